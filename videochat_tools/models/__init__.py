@@ -1,0 +1,39 @@
+"""The networks, as Hugging Face models. Importing this package registers them in the Auto classes."""
+
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
+
+from .videochat2 import (
+    VideoChat2Config,
+    VideoChat2ForConditionalGeneration,
+    VideoChat2ForRetrieval,
+    VideoChat2Processor,
+    VideoChat2QFormer,
+    VideoChat2QFormerConfig,
+    VideoChat2RetrievalConfig,
+    VideoChat2VisionConfig,
+    VideoChat2VisionModel,
+)
+
+__all__ = [
+    "VideoChat2Config",
+    "VideoChat2ForConditionalGeneration",
+    "VideoChat2ForRetrieval",
+    "VideoChat2Processor",
+    "VideoChat2QFormer",
+    "VideoChat2QFormerConfig",
+    "VideoChat2RetrievalConfig",
+    "VideoChat2VisionConfig",
+    "VideoChat2VisionModel",
+]
+
+for _config, _model in (
+    (VideoChat2VisionConfig, VideoChat2VisionModel),
+    (VideoChat2QFormerConfig, VideoChat2QFormer),
+    (VideoChat2RetrievalConfig, VideoChat2ForRetrieval),
+    (VideoChat2Config, VideoChat2ForConditionalGeneration),
+):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    AutoModel.register(_config, _model, exist_ok=True)
+AutoModelForImageTextToText.register(VideoChat2Config, VideoChat2ForConditionalGeneration, exist_ok=True)
+for _config in (VideoChat2RetrievalConfig, VideoChat2Config):
+    AutoProcessor.register(_config, VideoChat2Processor, exist_ok=True)

@@ -1,0 +1,197 @@
+"""Stage 1, align: the tower and the Q-Former learn what texts mean (contrast and matching with hard negatives).
+
+Three things are added to the released recipe, both needed by a small network that starts from nothing: it begins with
+still pictures, where a step shows eight times as many different objects; captions that are false in one point join the contrast (without them shape and roles are ignored), and while training, linear heads
+ask the tower's tokens what stands on them (colour, shape, size, texture, action).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
+
+from videochat_tools.models.videochat2.modeling_videochat2 import VideoChat2ForRetrieval
+from videochat_tools.training.clips import (
+    ATTRIBUTES,
+    Clip,
+    ClipFormat,
+    attribute_labels,
+    draw_clip,
+    draw_texts,
+    match_matrix,
+    to_pixels,
+)
+from videochat_tools.training.loop import Loop, LoopOptions
+from videochat_tools.training.recipe import clip_format, retrieval_config
+from videochat_tools.training.tokenizers import build_qformer_tokenizer
+from videochat_tools.training.world.language import Text
+
+__all__ = ["AlignModel", "train_align"]
+
+log = logging.getLogger(__name__)
+
+PICTURES = 0.12  # share of the time that is spent on still pictures, at the start
+
+
+class AlignModel(nn.Module):
+    """The stage-1 network with its training-only attribute heads."""
+
+    def __init__(self, network: VideoChat2ForRetrieval) -> None:
+        super().__init__()
+        self.network = network
+        width = network.config.vision_config.hidden_size
+        self.probes = nn.ModuleDict({name: nn.Linear(width, len(values)) for name, values in ATTRIBUTES.items()})
+
+
+def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Ids and mask, padded on the right to the longest."""
+    batch = tokenizer(list(texts), padding=True, truncation=True, max_length=64, return_tensors="pt")
+    return batch["input_ids"], batch["attention_mask"]
+
+
+def contrast(scores: Tensor, matches: Tensor) -> tuple[Tensor, Tensor]:
+    """Contrastive loss where several texts may be true of a clip, and texts may be true of none.
+
+    Args:
+        scores: [B, N] similarity over temperature of clips and texts.
+        matches: bool [N, B].
+
+    Returns:
+        The loss, and the share of clips whose best text is true.
+    """
+    right = matches.t().float()
+    by_video = F.cross_entropy(scores, right / right.sum(1, keepdim=True))
+    told = matches.any(dim=1)
+    target = matches[told].float()
+    by_text = F.cross_entropy(scores.t()[told], target / target.sum(1, keepdim=True))
+    hit = right.gather(1, scores.argmax(1, keepdim=True)).mean()
+    return (by_video + by_text) / 2, hit
+
+
+def picture_losses(
+    model: AlignModel, form: ClipFormat, rng: Random, batch: int
+) -> tuple[Tensor, dict[str, float | Tensor]]:
+    """Loss of the attribute heads on still pictures."""
+    still = replace(form, num_frames=1)
+    clips = [draw_clip(rng, still, splice=0.0) for _ in range(batch)]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, values = _probe_losses(model, clips, still, model.network.encode_frames(to_pixels(clips, still)))
+    return loss, values
+
+
+def _probe_losses(
+    model: AlignModel, clips: Sequence[Clip], form: ClipFormat, vision: Tensor
+) -> tuple[Tensor, dict[str, float | Tensor]]:
+    places, labels = attribute_labels(clips, form)
+    tokens = vision[places[:, 0], places[:, 1]]
+    names = [name for name in ATTRIBUTES if form.num_frames > 1 or name != "action"]
+    logits = {name: model.probes[name](tokens).float() for name in names}
+    loss = torch.stack([F.cross_entropy(logits[name], labels[name]) for name in names]).sum()
+    return loss, {f"p_{name}": (logits[name].argmax(-1) == labels[name]).float().mean() for name in names}
+
+
+def step_losses(
+    model: AlignModel, tokenizer: PreTrainedTokenizerBase, form: ClipFormat, rng: Random, batch: int, *, match: bool
+) -> tuple[Tensor, dict[str, float | Tensor]]:
+    """Loss of one freshly drawn batch of clips."""
+    network = model.network
+    clips = [draw_clip(rng, form) for _ in range(batch)]
+    right, wrong, own_right, own_wrong = [], [], [], []
+    for clip in clips:
+        true, false = draw_texts(rng, clip.scene, 3)
+        own_right.append(len(right))
+        right.extend(true)
+        own_wrong.append(list(range(len(wrong), len(wrong) + len(false))))
+        wrong.extend(false)
+    texts: list[Text] = [*right, *wrong]
+    ids, mask = encode_texts(tokenizer, [text.text for text in texts])
+    matches = match_matrix(texts, [clip.scene for clip in clips])
+    with torch.autocast("cpu", torch.bfloat16):
+        vision = network.encode_frames(to_pixels(clips, form))
+        video_embeds = network.video_embeds(vision)
+        text_embeds = network.text_embeds(ids, mask)
+        scores = network.similarity(video_embeds.float(), text_embeds.float()) / network.temperature
+        itc, hit = contrast(scores, matches)
+        probe, seen = _probe_losses(model, clips, form, vision)
+        loss = itc + 0.35 * probe
+        values: dict[str, float | Tensor] = {"itc": itc, "itc_hit": hit, "temp": network.temperature, **seen}
+        if match:
+            itm, itm_hit = _matching(network, rng, vision, ids, mask, matches, scores.detach(), own_right, own_wrong, len(right))
+            loss = loss + itm
+            values |= {"itm": itm, "itm_hit": itm_hit}
+    return loss, values
+
+
+def _matching(
+    network: VideoChat2ForRetrieval,
+    rng: Random,
+    vision: Tensor,
+    ids: Tensor,
+    mask: Tensor,
+    matches: Tensor,
+    scores: Tensor,
+    own_right: list[int],
+    own_wrong: list[list[int]],
+    offset: int,
+) -> tuple[Tensor, Tensor]:
+    """Matching loss: every clip with a true text and with a false one, mostly its own nearly true caption."""
+    chosen: list[int] = list(own_right)
+    for clip, false in enumerate(own_wrong):
+        if false and rng.random() < 0.6:
+            chosen.append(offset + rng.choice(false))
+        else:  # the most alike text of another clip, drawn by similarity
+            weights = scores[clip].softmax(0) + 1e-4
+            weights = weights.masked_fill(matches[:, clip], 0.0)
+            chosen.append(int(torch.multinomial(weights, 1)))
+    batch = len(own_right)
+    logits = network.match_logits(torch.cat([vision, vision]), ids[chosen], mask[chosen]).float()
+    labels = torch.cat([torch.ones(batch, dtype=torch.long), torch.zeros(batch, dtype=torch.long)])
+    return F.cross_entropy(logits, labels), (logits.argmax(-1) == labels).float().mean()
+
+
+def train_align(folder: Path, options: LoopOptions, *, batch: int = 32, seed: int = 0) -> VideoChat2ForRetrieval:
+    """Train stage 1 and leave the network and its tokenizer in ``folder / 'retrieval'``."""
+    torch.manual_seed(seed)
+    tokenizer = build_qformer_tokenizer(folder / "qformer_tokenizer")
+    network = VideoChat2ForRetrieval(retrieval_config(len(tokenizer)))
+    network.set_attn_implementation("eager")
+    model = AlignModel(network)
+    loop, form = Loop(model, folder, options), clip_format(network.config.vision_config)
+    model.train()
+    for step in loop:
+        rng = Random(f"align {seed} {step}")
+        if loop.progress < PICTURES:
+            loss, values = picture_losses(model, form, rng, 2 * batch)
+        else:
+            loss, values = step_losses(model, tokenizer, form, rng, batch, match=step % 2 == 0)
+        loop.update(loss, values)
+    network.save_pretrained(folder / "retrieval")
+    tokenizer.save_pretrained(folder / "retrieval")
+    return network
+
+
+def main() -> None:
+    """Command line: ``python -m videochat_tools.training.align --folder DIR --minutes M``."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(arguments.threads)
+    train_align(arguments.folder, LoopOptions(arguments.minutes), batch=arguments.batch, seed=arguments.seed)
+
+
+if __name__ == "__main__":
+    main()

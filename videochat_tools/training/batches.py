@@ -1,0 +1,103 @@
+"""Conversations as tensors, and the loss on their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from videochat_tools.training.conversations import Conversation
+
+__all__ = ["ConversationBatch", "answer_loss", "encode_conversations"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationBatch:
+    """Right-padded rows.
+
+    Attributes:
+        input_ids: [B, L]; padding stands at visual places.
+        visual_mask: bool [B, L].
+        clips: Numbers of the clips in reading order over all rows.
+        targets: [n] ids to be predicted, all answers of all rows one after another.
+        places: [n, 2] row and position whose output predicts the target.
+        answers: [n] number of the answer that the target belongs to.
+        kinds: Kind of each answer.
+    """
+
+    input_ids: Tensor
+    visual_mask: Tensor
+    clips: tuple[int, ...]
+    targets: Tensor
+    places: Tensor
+    answers: Tensor
+    kinds: tuple[str, ...]
+
+
+def encode_conversations(
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation], tokens_per_clip: int
+) -> ConversationBatch:
+    """Tokenise; every answer is followed by ``###``, which belongs to what is to be predicted."""
+    texts = [piece.text for conversation in conversations for piece in conversation.pieces]
+    encoded = iter(tokenizer(texts, add_special_tokens=False)["input_ids"])
+    rows, masks, clips, targets, places, answers, kinds = [], [], [], [], [], [], []
+    for number, conversation in enumerate(conversations):
+        row, mask, asked = [tokenizer.bos_token_id], [False], 0
+        open_answer = False
+        for piece in conversation.pieces:
+            ids = next(encoded)
+            if piece.clip is not None:
+                clips.append(piece.clip)
+                ids = [tokenizer.pad_token_id] * tokens_per_clip
+            learned = ids if piece.is_answer else ids[:1] if open_answer else []
+            for offset, target in enumerate(learned):
+                targets.append(target)
+                places.append((number, len(row) + offset - 1))
+                answers.append(len(kinds))
+            if open_answer:
+                kinds.append(conversation.kinds[asked])
+                asked += 1
+            open_answer = piece.is_answer
+            row.extend(ids)
+            mask.extend([piece.clip is not None] * len(ids))
+        rows.append(row)
+        masks.append(mask)
+    length = max(map(len, rows))
+    pad = tokenizer.pad_token_id
+    return ConversationBatch(
+        torch.tensor([row + [pad] * (length - len(row)) for row in rows]),
+        torch.tensor([mask + [False] * (length - len(mask)) for mask in masks]),
+        tuple(clips),
+        torch.tensor(targets),
+        torch.tensor(places),
+        torch.tensor(answers),
+        tuple(kinds),
+    )
+
+
+def answer_loss(
+    language_model: PreTrainedModel, inputs_embeds: Tensor, batch: ConversationBatch
+) -> tuple[Tensor, dict[str, list[float]]]:
+    """Cross-entropy of the answers, each weighted by one over the root of its length.
+
+    Long quotations would otherwise drown the single word that a colour is.
+
+    Returns:
+        The loss, and for every kind whether each of its answers is right in all tokens.
+    """
+    hidden = language_model.model(inputs_embeds=inputs_embeds, use_cache=False).last_hidden_state
+    logits = language_model.lm_head(hidden[batch.places[:, 0], batch.places[:, 1]]).float()
+    each = F.cross_entropy(logits, batch.targets, reduction="none")
+    lengths = torch.bincount(batch.answers, minlength=len(batch.kinds))
+    weights = lengths[batch.answers].float().rsqrt()
+    wrong = torch.zeros(len(batch.kinds)).index_add_(
+        0, batch.answers, (logits.argmax(-1) != batch.targets).float()
+    )
+    right: dict[str, list[float]] = {}
+    for kind, mistakes in zip(batch.kinds, wrong.tolist(), strict=True):
+        right.setdefault(kind, []).append(float(mistakes == 0))
+    return (each * weights).sum() / weights.sum(), right

@@ -1,0 +1,153 @@
+"""Training clips of the procedural world: pixels, the texts that are true or false of them, and what stands where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from videochat_tools.training.world.language import Text, caption, contradict, statement
+from videochat_tools.training.world.questions import KINDS, ask
+from videochat_tools.training.world.render import render_clip
+from videochat_tools.training.world.scene import (
+    ACTIONS,
+    COLOURS,
+    INTERACTIONS,
+    SHAPES,
+    SIZES,
+    STILL,
+    TEXTURES,
+    Scene,
+    sample_scene,
+)
+
+__all__ = ["ATTRIBUTES", "Clip", "ClipFormat", "attribute_labels", "draw_clip", "draw_texts", "match_matrix", "to_pixels"]
+
+# What the tower's tokens are asked to know while it trains, with the possible values.
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "colour": tuple(COLOURS),
+    "shape": SHAPES,
+    "size": tuple(SIZES),
+    "texture": TEXTURES,
+    "action": (STILL, *ACTIONS, *INTERACTIONS),
+}
+_VALUE_INDEX = {name: {value: i for i, value in enumerate(values)} for name, values in ATTRIBUTES.items()}
+_SCENE_ATTRIBUTES = ("colour", "shape", "size", "texture")
+
+
+@dataclass(frozen=True, slots=True)
+class ClipFormat:
+    """Size and statistics of a model's input."""
+
+    num_frames: int
+    image_size: int
+    patch_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A rendered scene. ``own`` tells which frames show it: a spliced clip begins or ends with another scene."""
+
+    scene: Scene
+    times: tuple[float, ...]
+    own: tuple[bool, ...]
+    frames: npt.NDArray[np.uint8]  # [T, H, W, 3]
+
+
+def draw_clip(rng: Random, form: ClipFormat, *, splice: float = 0.25, scene: Scene | None = None) -> Clip:
+    """Draw a scene and look at it as a retrieval system would: bounds a little off, sometimes across a cut."""
+    scene = scene or sample_scene(rng)
+    count, size = form.num_frames, form.image_size
+    times = _times(rng, scene.duration, count)
+    frames = render_clip(scene, times, size, size, noise=rng.uniform(1.0, 9.0))
+    own = [True] * count
+    if rng.random() < splice:
+        foreign = rng.randint(1, 2)
+        places = range(foreign) if rng.random() < 0.5 else range(count - foreign, count)
+        other = sample_scene(rng)
+        shown = render_clip(other, [times[place] for place in places], size, size)
+        frames[places.start : places.stop] = shown
+        for place in places:
+            own[place] = False
+    return Clip(scene, tuple(times), tuple(own), _distort(rng, frames))
+
+
+def _times(rng: Random, duration: float, count: int) -> list[float]:
+    start, end = duration * rng.uniform(0.0, 0.05), duration * rng.uniform(0.95, 1.0)
+    step = (end - start) / count
+    return [start + step * (place + 0.5 + rng.uniform(-0.15, 0.15)) for place in range(count)]
+
+
+def _distort(rng: Random, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Another camera or codec: contrast, brightness and colour balance a little off, sometimes out of focus."""
+    if rng.random() < 0.3:
+        return frames
+    gain = np.array([rng.uniform(0.86, 1.1) + rng.uniform(-0.04, 0.04) for _ in range(3)], np.float32)
+    pixels = frames * gain + np.float32(rng.uniform(-10, 12))
+    if rng.random() < 0.35:  # a box blur of 2x2, as scaling leaves it
+        pixels[:, 1:] = (pixels[:, 1:] + pixels[:, :-1]) / 2
+        pixels[:, :, 1:] = (pixels[:, :, 1:] + pixels[:, :, :-1]) / 2
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def to_pixels(clips: Sequence[Clip], form: ClipFormat) -> Tensor:
+    """Normalised pixels, float32 [B, T, 3, H, W]."""
+    stacked = torch.from_numpy(np.stack([clip.frames for clip in clips])).permute(0, 1, 4, 2, 3)
+    mean, std = torch.tensor(form.mean).view(3, 1, 1), torch.tensor(form.std).view(3, 1, 1)
+    return ((stacked.float() / 255 - mean) / std).contiguous()
+
+
+def draw_texts(rng: Random, scene: Scene, wrong: int) -> tuple[list[Text], list[Text]]:
+    """One or two true texts (captions, statements, questions that point here) and ``wrong`` nearly true captions."""
+    right = [caption(rng, scene)]
+    if rng.random() < 0.5:
+        second: Text | None = statement(rng, scene)
+        if rng.random() < 0.6:
+            question = ask(rng, scene, rng.choice([kind for kind in KINDS if kind not in ("absent", "yesno")]))
+            second = Text(question.question, question.facts) if question and len(question.facts) > 1 else None
+        if second is not None:
+            right.append(second)
+    false: list[Text] = []
+    for _ in range(wrong * 4):
+        if len(false) == wrong:
+            break
+        text = contradict(rng, scene)
+        if text is not None:
+            false.append(text)
+    return right, false
+
+
+def match_matrix(texts: Sequence[Text], scenes: Sequence[Scene]) -> Tensor:
+    """bool [texts, scenes]: whether the text is true of the scene."""
+    return torch.tensor([[text.facts <= scene.facts for scene in scenes] for text in texts])
+
+
+def attribute_labels(clips: Sequence[Clip], form: ClipFormat) -> tuple[Tensor, dict[str, Tensor]]:
+    """Which tokens lie on the middle of an object, and what is there.
+
+    Returns:
+        Indices [n, 2] of (clip, token) with tokens counted frame by frame, and for each attribute its value [n].
+    """
+    cells = form.image_size // form.patch_size
+    places: list[tuple[int, int]] = []
+    values: dict[str, list[int]] = {name: [] for name in ATTRIBUTES}
+    for number, clip in enumerate(clips):
+        for frame, (time, own) in enumerate(zip(clip.times, clip.own, strict=True)):
+            if not own:
+                continue
+            for index, thing in enumerate(clip.scene.things):
+                state = clip.scene.state(index, time)
+                if state.opacity < 0.5 or not (0 <= state.x < 1 and 0 <= state.y < 1):
+                    continue
+                places.append((number, (frame * cells + int(state.y * cells)) * cells + int(state.x * cells)))
+                for name in _SCENE_ATTRIBUTES:
+                    values[name].append(_VALUE_INDEX[name][getattr(thing, name)])
+                values["action"].append(_VALUE_INDEX["action"][state.action])
+    return torch.tensor(places), {name: torch.tensor(value) for name, value in values.items()}

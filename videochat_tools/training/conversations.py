@@ -1,0 +1,294 @@
+"""Conversations about clips: what the language model practises, first with words in the place of clips, then with clips.
+
+The strings around the clips come from :mod:`videochat_tools.context`, so that training and use look the same. A
+conversation is a list of pieces; those marked as answers are what the loss is taken on.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from videochat_tools.context import NOT_FOUND, cited_answer, clip_line
+from videochat_tools.training.world.language import clause, name, verb
+from videochat_tools.training.world.narration import narrate, random_words
+from videochat_tools.training.world.questions import KINDS, Question, ask, describe, dialogue
+from videochat_tools.training.world.scene import COLOURS, SHAPES, Scene
+from videochat_tools.types import TimeSpan, format_timecode
+
+__all__ = ["Conversation", "Piece", "binding_drill", "converse", "copy_drill", "dense_text"]
+
+_HERE = "<VideoHere>"
+# How often each kind is asked: those that are learned late more often.
+_WEIGHTS = {
+    "colour": 3.0,
+    "shape": 3.0,
+    "size": 1.0,
+    "texture": 1.0,
+    "direction": 3.0,
+    "motion": 2.0,
+    "count": 1.5,
+    "which": 3.0,
+    "order": 2.0,
+    "yesno": 3.0,
+    "absent": 1.5,
+}
+_POOL = tuple(kind for kind, weight in _WEIGHTS.items() for _ in range(int(weight * 2)))
+_COMPARABLE = ("colour", "shape", "direction", "count", "which", "motion", "order", "texture")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text, or the place of a clip (``clip`` is its number, ``text`` is empty)."""
+
+    text: str
+    is_answer: bool = False
+    clip: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Pieces in order and, for the record, the kind of every question asked."""
+
+    pieces: tuple[Piece, ...]
+    kinds: tuple[str, ...]
+
+
+def dense_text(rng: Random, scene: Scene) -> str:
+    """All that a clip shows, in words: the objects in any order, then the events."""
+    things = [name(thing.look) for thing in scene.things]
+    rng.shuffle(things)
+    events = []
+    for event in scene.events:
+        one = scene.things[event.subject]
+        words = f"{one.colour} {one.shape} {verb(rng, event.kind)}"
+        if event.target is not None:
+            other = scene.things[event.target]
+            words += f" {other.colour} {other.shape}"
+        events.append(words)
+    return " " + ", ".join(things) + ("; " + ", then ".join(events) if events else "") + " "
+
+
+def _assemble(lines: Sequence[tuple[int | str, TimeSpan | None, str]], turns: Sequence[tuple[str, str]]) -> list[Piece]:
+    """The vicuna template: clips (numbers, or words in their place), then question and answer in turn."""
+    pieces = [Piece("###Human: ")] if lines else []
+    for clip, span, said in lines:
+        before, after = clip_line(span, said).split(_HERE)
+        pieces.append(Piece(before))
+        pieces.append(Piece("", clip=clip) if isinstance(clip, int) else Piece(clip))
+        pieces.append(Piece(after))
+    for question, answer in turns:
+        pieces.append(Piece(f"###Human: {question}\n###Assistant:"))
+        pieces.append(Piece(f" {answer}", is_answer=True))
+    pieces.append(Piece("###"))
+    return pieces
+
+
+def _spans(rng: Random, scenes: Sequence[Scene]) -> list[TimeSpan]:
+    """Where the clips lie in a long video; in order, mostly in its first hour."""
+    time = float(rng.randrange(0, 3400) if rng.random() < 0.95 else rng.randrange(3600, 9000))
+    spans = []
+    for scene in scenes:
+        spans.append(TimeSpan(time, time + scene.duration))
+        time += scene.duration + (rng.uniform(0.0, 400.0) if rng.random() < 0.8 else 0.0)
+    return spans
+
+
+def converse(
+    rng: Random,
+    scenes: Sequence[Scene],
+    numbers: Sequence[int] | None,
+    *,
+    turns: int = 4,
+    kinds: Sequence[str] = (),
+) -> Conversation:
+    """A conversation about one to three clips.
+
+    Args:
+        rng: Source of chance.
+        scenes: What the clips show, in order of time.
+        numbers: Numbers of the clips, or ``None`` to put words in their place.
+        turns: Questions to ask, if as many are possible.
+        kinds: Ask only these kinds.
+    """
+    timed = len(scenes) > 1 or rng.random() < 0.7
+    spans: list[TimeSpan | None] = [*_spans(rng, scenes)] if timed else [None] * len(scenes)
+    said, topics = _say(rng, len(scenes))
+    asked: list[tuple[Question, int | None]] = []
+    pool = tuple(kinds) or _POOL
+    if len(scenes) == 1 and rng.random() < 0.4:
+        asked = [(question, 0) for question in dialogue(rng, scenes[0], turns, pool)]
+    for _ in range(turns * 4):
+        if len(asked) >= turns:
+            break
+        drawn = _draw(rng, scenes, spans, said, topics, pool)
+        if drawn is not None and all(drawn[0].question != other.question for other, _ in asked):
+            asked.append(drawn)
+    rounds = []
+    for question, place in asked:
+        span = None if place is None or question.answer == NOT_FOUND else spans[place]
+        rounds.append((question.question, cited_answer(question.answer, span)))
+    lines: list[tuple[int | str, TimeSpan | None, str]] = [
+        (dense_text(rng, scene) if numbers is None else numbers[i], spans[i], said[i]) for i, scene in enumerate(scenes)
+    ]
+    return Conversation(tuple(_assemble(lines, rounds)), tuple(question.kind for question, _ in asked))
+
+
+def _say(rng: Random, count: int) -> tuple[list[str], list[str]]:
+    """What is said during each clip (often nothing) and a word that only it holds."""
+    said, topics, taken = [], [], set[str]()
+    for _ in range(count):
+        if rng.random() < 0.45:
+            said.append("")
+            topics.append("")
+        elif rng.random() < 0.5:
+            sentence = narrate(rng, taken)
+            said.append(sentence.text)
+            topics.append(sentence.topic)
+        else:
+            words = random_words(rng, rng.randint(2, 9))
+            said.append(words[0].upper() + words[1:] if rng.random() < 0.4 else words)
+            topics.append(rng.choice(words.split()))
+    for i, topic in enumerate(topics):
+        if topic and any(topic in other.lower().split() for j, other in enumerate(said) if j != i):
+            topics[i] = ""
+    return said, topics
+
+
+def _draw(
+    rng: Random,
+    scenes: Sequence[Scene],
+    spans: Sequence[TimeSpan | None],
+    said: Sequence[str],
+    topics: Sequence[str],
+    pool: Sequence[str],
+) -> tuple[Question, int | None] | None:
+    """One question that exactly one of the clips (or none) can answer, and the number of that clip."""
+    place = rng.randrange(len(scenes))
+    scene = scenes[place]
+    if any(said) and rng.random() < 0.3:
+        return _draw_said(rng, scenes, spans, said, topics)
+    if spans[place] is not None and scene.events and rng.random() < 0.06:
+        happening = clause(rng, scene, rng.choice(scene.events))
+        if _only(happening.facts, scenes, place):
+            span = spans[place]
+            assert span is not None
+            words = f"from {format_timecode(span.start)} to {format_timecode(span.end)}"
+            return Question("when", f"when is it that {happening.text}?", words, happening.facts), place
+    if len(scenes) == 1:
+        if rng.random() < 0.07:
+            return describe(rng, scene), place
+        question = ask(rng, scene, rng.choice(pool))
+        return None if question is None else (question, place)
+    if rng.random() < 0.08:
+        question = ask(rng, scene, "absent")
+        if question is None:
+            return None
+        return None if _happens(question, scenes) else (question, None)
+    question = ask(rng, scene, rng.choice([kind for kind in pool if kind in _COMPARABLE] or list(_COMPARABLE)))
+    if question is None or not question.facts or not _only(question.facts, scenes, place):
+        return None
+    return question, place
+
+
+def _only(facts: frozenset, scenes: Sequence[Scene], place: int) -> bool:
+    return all((facts <= scene.facts) == (i == place) for i, scene in enumerate(scenes))
+
+
+def _happens(question: Question, scenes: Sequence[Scene]) -> bool:
+    """Whether any clip may answer the question after all; its words decide, since it asserts nothing here."""
+    words = set(question.question.rstrip("?").split())
+    for scene in scenes:
+        for thing in scene.things:
+            if {thing.colour, thing.shape} & words == words & (set(COLOURS) | set(SHAPES)):
+                return True
+    return False
+
+
+def _draw_said(
+    rng: Random,
+    scenes: Sequence[Scene],
+    spans: Sequence[TimeSpan | None],
+    said: Sequence[str],
+    topics: Sequence[str],
+) -> tuple[Question, int | None] | None:
+    place = rng.choice([i for i, words in enumerate(said) if words])
+    scene, answer = scenes[place], f'"{said[place]}"'
+    form = rng.random()
+    if form < 0.5 and topics[place]:
+        topic = topics[place]
+        the = "the " if f"the {topic}" in said[place] else ""
+        words = rng.choice(
+            (
+                f"what is said about {the}{topic}?",
+                f"what do they say about {the}{topic}?",
+                f"what did the speaker say about {the}{topic}?",
+                f"what does someone say about {the}{topic}?",
+            )
+        )
+        return Question("said", words, answer, frozenset()), place
+    span = spans[place]
+    if form < 0.6 and span is not None:
+        return Question("said", f"what is said at {format_timecode(span.start)}?", answer, frozenset()), place
+    if form < 0.85 and scene.events:
+        happening = clause(rng, scene, rng.choice(scene.events))
+        if not _only(happening.facts, scenes, place):
+            return None
+        word = rng.choice(("when", "while"))
+        return Question("said", f"what is said {word} {happening.text}?", answer, happening.facts), place
+    if sum(1 for words in said if words) > 1:
+        return None
+    return Question("said", rng.choice(("what is said?", "what do they say?")), answer, frozenset()), place
+
+
+def copy_drill(rng: Random) -> Conversation:
+    """Repeat words, or what stands beside a word: the circuit that quoting and citing need."""
+    form = rng.random()
+    if form < 0.4:
+        words = random_words(rng, rng.randint(3, 14))
+        return Conversation(tuple(_assemble([], [(f'say "{words}"', f'"{words}"')])), ("copy",))
+    if form < 0.6:
+        letters = "".join(rng.choice(string.ascii_letters) for _ in range(rng.randint(4, 16)))
+        times = f"{letters} [{rng.randrange(100):02d}:{rng.randrange(60):02d}–{rng.randrange(100):02d}:{rng.randrange(60):02d}]"
+        return Conversation(tuple(_assemble([], [(f'say "{times}"', f'"{times}"')])), ("copy",))
+    lines = []
+    spans = []
+    for _ in range(rng.randint(2, 4)):
+        start = rng.randrange(0, 5900)
+        spans.append(TimeSpan(start, start + rng.randint(2, 90)))
+        lines.append((" " + random_words(rng, rng.randint(1, 3)) + " ", spans[-1], ""))
+    rounds = []
+    for place in rng.sample(range(len(lines)), 2):
+        rounds.append((f"when is{lines[place][0].rstrip()}?", cited_answer("there", spans[place])))
+    return Conversation(tuple(_assemble(lines, rounds)), ("lookup",) * 2)
+
+
+def binding_drill(rng: Random) -> Conversation:
+    """Which word stands with which: pairs, asked from either side."""
+    if rng.random() < 0.6:
+        firsts, seconds = rng.sample(tuple(COLOURS), 4), rng.sample(SHAPES, 4)
+    else:
+        words = list(dict.fromkeys(random_words(rng, 14).split()))
+        if len(words) < 8:
+            return copy_drill(rng)
+        firsts, seconds = words[:4], words[4:8]
+    count = rng.randint(2, 4)
+    pairs = list(zip(firsts[:count], seconds[:count], strict=True))
+    text = " " + ", ".join(f"{one} {other}" for one, other in pairs) + " "
+    rounds = []
+    for one, other in rng.sample(pairs, len(pairs)):
+        form = rng.random()
+        if form < 0.4:
+            rounds.append((f"what is with {one}?", other))
+        elif form < 0.8:
+            rounds.append((f"what is with {other}?", one))
+        else:
+            true = rng.random() < 0.5
+            shown = other if true else rng.choice([wrong for _, wrong in pairs if wrong != other])
+            rounds.append((f"is there a {one} {shown}?", "yes" if true else "no"))
+    return Conversation(tuple(_assemble([(text, None, "")], rounds)), ("binding",) * len(rounds))
+
+
+assert set(_WEIGHTS) == set(KINDS)

@@ -1,0 +1,208 @@
+"""Stages 2 and 3, and the schooling before them: the language model learns to answer about clips.
+
+The released models start from a language model that can read and quote. The nano has none, so its first stage
+("language") practises on text alone, with words in the place of clips: copying, binding, quoting, citing. Then
+("instruct") the clips take the place of the words. Connecting (stage 2) and instructing (stage 3) are one run here:
+captions are one kind of question among the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from random import Random
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from videochat_tools.models.videochat2.modeling_videochat2 import (
+    VideoChat2ForConditionalGeneration,
+    VideoChat2ForRetrieval,
+)
+from videochat_tools.training.batches import answer_loss, encode_conversations
+from videochat_tools.training.clips import ClipFormat, draw_clip, to_pixels
+from videochat_tools.training.conversations import Conversation, binding_drill, converse, copy_drill
+from videochat_tools.training.loop import Loop, LoopOptions
+from videochat_tools.training.recipe import chat_config, clip_format
+from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
+from videochat_tools.training.world.scene import sample_scene
+
+__all__ = ["INSTRUCTION", "start_chat_model", "train_instruct", "train_language"]
+
+log = logging.getLogger(__name__)
+
+INSTRUCTION = "Watch the video and answer the question."  # what the Q-Former reads in the released demos
+
+
+def language_conversations(rng: Random, count: int, drills: float) -> list[Conversation]:
+    """Rows of text; ``drills`` is the share of copying and binding practice."""
+    rows = []
+    for _ in range(count):
+        draw = rng.random()
+        if draw < drills / 2:
+            rows.append(copy_drill(rng))
+        elif draw < drills:
+            rows.append(binding_drill(rng))
+        else:  # any pair of colour and shape: what is held out is held out from sight, not from speech
+            scenes = [sample_scene(rng, held_out=None) for _ in range(rng.choices((1, 2, 3), (0.55, 0.25, 0.2))[0])]
+            rows.append(converse(rng, scenes, None))
+    return [row for row in rows if row.kinds]
+
+
+def train_language(folder: Path, options: LoopOptions, *, batch: int = 32, seed: int = 0) -> None:
+    """Text alone. Leaves its state in ``folder`` for :func:`train_instruct`."""
+    torch.manual_seed(seed)
+    tokenizer = build_llm_tokenizer()
+    config = chat_config(1, len(tokenizer))
+    config.text_config._attn_implementation = "eager"
+    model = VideoChat2ForConditionalGeneration(config).language_model
+    loop = Loop(model, folder, options)
+    model.train()
+    for step in loop:
+        rng = Random(f"language {seed} {step}")
+        drills = 0.5 if loop.progress < 0.2 else 0.3 if loop.progress < 0.6 else 0.15
+        rows = encode_conversations(tokenizer, language_conversations(rng, batch, drills), 0)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, right = answer_loss(model, model.get_input_embeddings()(rows.input_ids), rows)
+        loop.update(loss, {kind: sum(values) / len(values) for kind, values in right.items()})
+    torch.save(model.state_dict(), folder / "language.pt")
+
+
+def start_chat_model(align: Path, language: Path | None) -> tuple[VideoChat2ForConditionalGeneration, nn.Module]:
+    """The chat network with the tower and Q-Former of stage 1 and the schooled language model."""
+    seen = VideoChat2ForRetrieval.from_pretrained(align)
+    words, tokenizer = build_llm_tokenizer(), build_qformer_tokenizer(align / "tokenizer")
+    model = VideoChat2ForConditionalGeneration(chat_config(len(tokenizer), len(words)))
+    model.vision_encoder.load_state_dict(seen.vision_encoder.state_dict())
+    model.vision_layernorm.load_state_dict(seen.vision_layernorm.state_dict())
+    model.qformer.load_state_dict(seen.qformer.state_dict())
+    model.query_tokens.data.copy_(seen.query_tokens.data)
+    model.extra_query_tokens.data.normal_(std=float(seen.query_tokens.data.std()))
+    if language is not None:
+        state = torch.load(language, weights_only=True)
+        model.language_model.load_state_dict(state.get("model", state))
+    return model, seen
+
+
+def instruct_conversations(rng: Random, scenes: list, count: int) -> list[Conversation]:
+    """Conversations about the clips of a batch, one to three clips each."""
+    rows = []
+    for number in range(count):
+        places = [number % len(scenes)]
+        extra = rng.choices((0, 1, 2), (0.6, 0.25, 0.15))[0]
+        places += rng.sample([place for place in range(len(scenes)) if place != places[0]], extra)
+        rng.shuffle(places)
+        rows.append(converse(rng, [scenes[place] for place in places], places))
+    return [row for row in rows if row.kinds]
+
+
+def instruct_loss(
+    model: VideoChat2ForConditionalGeneration,
+    tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
+    form: ClipFormat,
+    rng: Random,
+    *,
+    clips: int,
+    rows: int,
+    text_rows: int,
+    tower: bool,
+) -> tuple[Tensor, dict[str, float | Tensor]]:
+    """Loss of freshly drawn clips and conversations, and of a few rows of text against forgetting."""
+    words, pieces = tokenizers
+    drawn = [draw_clip(rng, form, splice=0.2) for _ in range(clips)]
+    visual = encode_conversations(
+        words, instruct_conversations(rng, [clip.scene for clip in drawn], rows), model.config.num_visual_tokens
+    )
+    instruction = pieces([INSTRUCTION] * clips, return_tensors="pt")
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.set_grad_enabled(tower):
+            vision = model.encode_frames(to_pixels(drawn, form))
+        tokens = model.get_clip_tokens(
+            None, instruction["input_ids"], instruction["attention_mask"], vision_embeds=vision
+        )
+        embeds = model.embed_prompt(visual.input_ids, visual.visual_mask, tokens[list(visual.clips)])
+        loss, right = answer_loss(model.language_model, embeds, visual)
+        values: dict[str, float | Tensor] = {kind: sum(each) / len(each) for kind, each in right.items()}
+        if text_rows:
+            text = encode_conversations(words, language_conversations(rng, text_rows, 0.2), 0)
+            text_loss, _ = answer_loss(model.language_model, model.get_input_embeddings()(text.input_ids), text)
+            values["text_loss"] = text_loss
+            loss = loss + 0.25 * text_loss
+    return loss, values
+
+
+def train_instruct(
+    folder: Path,
+    align: Path,
+    language: Path | None,
+    options: LoopOptions,
+    *,
+    clips: int = 32,
+    rows: int = 48,
+    text_rows: int = 8,
+    seed: int = 0,
+    tower: bool = False,
+) -> VideoChat2ForConditionalGeneration:
+    """Stages 2 and 3; leaves the network in ``folder / 'chat'``.
+
+    Args:
+        folder: Where checkpoints and the result go.
+        align: Folder of the stage-1 network.
+        language: State of the schooled language model.
+        options: Time and rates.
+        clips: Clips a step.
+        rows: Conversations about them a step.
+        text_rows: Conversations of text alone a step.
+        seed: Of data and new weights.
+        tower: Train the tower too, as the released recipe does; frozen it costs a third.
+    """
+    torch.manual_seed(seed)
+    model, _ = start_chat_model(align, language)
+    words, pieces = build_llm_tokenizer(), build_qformer_tokenizer(folder / "qformer_tokenizer")
+    model.set_attn_implementation("eager")
+    for part in (model.vision_encoder, model.vision_layernorm):
+        part.requires_grad_(tower)
+    loop, form = Loop(model, folder, options), clip_format(model.config.vision_config)
+    model.train()
+    for step in loop:
+        rng = Random(f"instruct {seed} {step}")
+        loss, values = instruct_loss(
+            model, (words, pieces), form, rng, clips=clips, rows=rows, text_rows=text_rows, tower=tower
+        )
+        loop.update(loss, values)
+    model.save_pretrained(folder / "chat")
+    return model
+
+
+def main() -> None:
+    """Command line: ``python -m videochat_tools.training.instruct language|instruct --folder DIR …``."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("stage", choices=("language", "instruct"))
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=45.0)
+    parser.add_argument("--align", type=Path, help="folder of the stage-1 network")
+    parser.add_argument("--language", type=Path, help="state of the language stage")
+    parser.add_argument("--tower", action="store_true", help="train the tower too")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(arguments.threads)
+    options = LoopOptions(arguments.minutes)
+    if arguments.stage == "language":
+        train_language(arguments.folder, options, seed=arguments.seed)
+    else:
+        train_instruct(
+            arguments.folder,
+            arguments.align,
+            arguments.language,
+            options,
+            seed=arguments.seed,
+            tower=arguments.tower,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""What every stage needs: optimisers, a schedule over wall-clock time, checkpoints that survive an interruption."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from videochat_tools.training.muon import Muon
+
+__all__ = ["Loop", "LoopOptions", "split_parameters"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoopOptions:
+    """How long and how fast to train.
+
+    The schedule follows the clock and not the step count, so that a slower machine trains less rather than longer.
+    """
+
+    minutes: float
+    matrix_rate: float = 0.01  # Muon, scaled to the RMS of an AdamW update
+    other_rate: float = 2e-3  # AdamW: embeddings, norms, biases, convolutions, heads
+    warm_up: float = 0.02  # share of the time
+    hold: float = 0.45  # share of the time at the full rate, then linear to `floor`
+    floor: float = 0.02
+    clip_norm: float = 2.0
+    checkpoint_seconds: float = 240.0
+    log_steps: int = 50
+
+
+def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Hidden weight matrices and convolution kernels, for Muon, and everything else, for AdamW."""
+    embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    heads = {id(p) for name, p in model.named_parameters() if name.endswith("lm_head.weight") or "proj.weight" in name}
+    matrices, others = [], []
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
+        hidden = parameter.ndim in (2, 4, 5) and id(parameter) not in embeddings and id(parameter) not in heads
+        (matrices if hidden else others).append(parameter)
+    return matrices, others
+
+
+class Loop:
+    """Iterate over steps until the time is up: ``for step in loop: loop.update(loss, {...})``."""
+
+    def __init__(self, model: nn.Module, folder: Path, options: LoopOptions) -> None:
+        """Take up a run where it was left, if ``folder`` holds its checkpoint."""
+        self.model, self.folder, self.options = model, folder, options
+        folder.mkdir(parents=True, exist_ok=True)
+        matrices, others = split_parameters(model)
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(others, lr=options.other_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+        ]
+        if matrices:
+            self.optimizers.append(Muon(matrices, lr=options.matrix_rate))
+        self.rates = [group["lr"] for optimizer in self.optimizers for group in optimizer.param_groups]
+        self.step, self.elapsed = 0, 0.0
+        self._sums: dict[str, list[float]] = defaultdict(list)
+        self._resume()
+
+    @property
+    def progress(self) -> float:
+        """Share of the time that is over, 0..1."""
+        return min(self.elapsed / (60 * self.options.minutes), 1.0)
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield step numbers while there is time."""
+        last_save = last = time.monotonic()
+        while self.progress < 1.0:
+            yield self.step
+            self.step += 1
+            now = time.monotonic()
+            self.elapsed, last = self.elapsed + now - last, now
+            if self.step % self.options.log_steps == 0:
+                self._report()
+            if now - last_save > self.options.checkpoint_seconds:
+                self.save()
+                last_save = last = time.monotonic()
+        self._report()
+        self.save()
+
+    def update(self, loss: Tensor, values: dict[str, float | Tensor]) -> None:
+        """One optimiser step; ``values`` are averaged into the log."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
+        if not torch.isfinite(norm):
+            log.warning("step %d: the gradient is not finite; the step is left out", self.step)
+            return
+        factor, place = self._factor(), 0
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.rates[place] * factor
+                place += 1
+            optimizer.step()
+        for name, value in {"loss": loss, **values}.items():
+            self._sums[name].append(float(value.detach()) if isinstance(value, Tensor) else value)
+
+    def _factor(self) -> float:
+        options, done = self.options, self.progress
+        if done < options.warm_up:
+            return max(done / options.warm_up, 0.05)
+        if done < options.hold:
+            return 1.0
+        return options.floor + (1 - options.floor) * (1 - done) / (1 - options.hold)
+
+    def _report(self) -> None:
+        means = {name: round(sum(values) / len(values), 4) for name, values in self._sums.items() if values}
+        self._sums.clear()
+        row: dict[str, Any] = {"step": self.step, "minutes": round(self.elapsed / 60, 2), **means}
+        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        log.info("%s", row)
+
+    def save(self) -> None:
+        """Write a checkpoint; the old one stays whole until the new one is."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+            "elapsed": self.elapsed,
+        }
+        partial = self.folder / "state.pt.partial"
+        torch.save(state, partial)
+        os.replace(partial, self.folder / "state.pt")
+
+    def _resume(self) -> None:
+        file = self.folder / "state.pt"
+        if not file.exists():
+            return
+        state = torch.load(file, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step, self.elapsed = state["step"], state["elapsed"]
+        log.info("taken up at step %d, %.1f minutes", self.step, self.elapsed / 60)

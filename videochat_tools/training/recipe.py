@@ -1,0 +1,93 @@
+"""The sizes of the nano: the released classes with small numbers, each with its reason."""
+
+from __future__ import annotations
+
+from transformers import LlamaConfig
+
+from videochat_tools.models.videochat2.configuration_videochat2 import (
+    VideoChat2Config,
+    VideoChat2QFormerConfig,
+    VideoChat2RetrievalConfig,
+    VideoChat2VisionConfig,
+)
+from videochat_tools.training.clips import ClipFormat
+
+__all__ = ["CLIP_MEAN", "CLIP_STD", "chat_config", "clip_format", "qformer_config", "retrieval_config", "vision_config"]
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # pixel statistics of CLIP, as in the released demos
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def vision_config() -> VideoChat2VisionConfig:
+    """64 x 64 pixels, 8 frames, 4 x 4 tokens a frame; the stem sees three frames, so that motion is in every token."""
+    return VideoChat2VisionConfig(
+        hidden_size=160,
+        num_hidden_layers=4,
+        num_attention_heads=5,
+        intermediate_size=480,
+        hidden_act="relu",
+        image_size=64,
+        patch_size=16,
+        num_frames=8,
+        position_num_frames=8,
+        position_image_size=64,
+        temporal_kernel_size=3,
+        stem_channels=(64, 128),
+    )
+
+
+def qformer_config(vocabulary: int, *, extra: int) -> VideoChat2QFormerConfig:
+    """Two layers that both read the video; no dropout, since no clip is ever seen twice."""
+    return VideoChat2QFormerConfig(
+        vocab_size=vocabulary,
+        hidden_size=160,
+        num_hidden_layers=2,
+        num_attention_heads=5,
+        intermediate_size=480,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        drop_path_rate=0.0,
+        max_position_embeddings=64,
+        cross_attention_frequency=1,
+        num_query_tokens=16,
+        num_extra_query_tokens=extra,
+    )
+
+
+def retrieval_config(vocabulary: int) -> VideoChat2RetrievalConfig:
+    """Stage 1. No captioning loss: the attribute probes of :mod:`videochat_tools.training.align` do its work."""
+    return VideoChat2RetrievalConfig(
+        vision_config=vision_config(),
+        qformer_config=qformer_config(vocabulary, extra=0),
+        projection_dim=96,
+        temporal_embed_frames=8,
+        caption_weight=0.0,
+    )
+
+
+def chat_config(qformer_vocabulary: int, llm_vocabulary: int) -> VideoChat2Config:
+    """Stages 2 and 3. Four LLaMA layers: copying, binding and choosing need two attention steps each."""
+    return VideoChat2Config(
+        vision_config=vision_config(),
+        qformer_config=qformer_config(qformer_vocabulary, extra=8),
+        text_config=LlamaConfig(
+            vocab_size=llm_vocabulary,
+            hidden_size=192,
+            intermediate_size=512,
+            num_hidden_layers=4,
+            num_attention_heads=6,
+            num_key_value_heads=6,
+            max_position_embeddings=1024,
+            rms_norm_eps=1e-6,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=3,
+            tie_word_embeddings=False,
+        ),
+        family="vicuna",
+    )
+
+
+def clip_format(config: VideoChat2VisionConfig) -> ClipFormat:
+    """The input that a tower expects."""
+    return ClipFormat(config.num_frames, config.image_size, config.patch_size, CLIP_MEAN, CLIP_STD)

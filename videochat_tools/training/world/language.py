@@ -1,0 +1,226 @@
+"""What can be said about a scene: references, clauses, captions, and captions that are false in one point.
+
+Every :class:`Text` carries the facts it asserts, so that whether it is true of any scene is decided by
+``text.facts <= scene.facts`` and never guessed from words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from random import Random
+
+from videochat_tools.training.world.scene import (
+    ACTIONS,
+    COLOURS,
+    DIRECTIONS,
+    INTERACTIONS,
+    SHAPES,
+    SIZES,
+    STILL,
+    TEXTURES,
+    Event,
+    Fact,
+    Look,
+    Scene,
+    Thing,
+)
+
+__all__ = ["ASPECTS", "NUMBERS", "VERBS", "Text", "caption", "clause", "contradict", "name", "pick_look", "statement"]
+
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+# kind -> wordings as (finite, infinitive); the first is the plain one, used in answers.
+VERBS: dict[str, tuple[tuple[str, str], ...]] = {
+    **{way: ((f"moves {way}", f"move {way}"), (f"goes {way}", f"go {way}")) for way in DIRECTIONS},
+    "spin": (("spins", "spin"), ("rotates", "rotate"), ("turns around", "turn around")),
+    "grow": (("grows", "grow"), ("gets bigger", "get bigger")),
+    "shrink": (("shrinks", "shrink"), ("gets smaller", "get smaller")),
+    "blink": (("blinks", "blink"), ("flashes", "flash")),
+    "bounce": (("bounces", "bounce"), ("jumps up and down", "jump up and down")),
+    "appear": (("appears", "appear"), ("shows up", "show up")),
+    "disappear": (("disappears", "disappear"), ("vanishes", "vanish")),
+    "bump": (("bumps into", "bump into"), ("hits", "hit")),
+    "behind": (("passes behind", "pass behind"), ("moves behind", "move behind")),
+    "front": (("passes in front of", "pass in front of"), ("moves in front of", "move in front of")),
+    STILL: (("stays still", "stay still"), ("does not move", "not move")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A sentence and what it asserts."""
+
+    text: str
+    facts: frozenset[Fact]
+
+
+def name(look: Look) -> str:
+    """A noun phrase without article: ``(red, None, small, None)`` -> ``small red object``."""
+    colour, shape, size, texture = look
+    return " ".join(word for word in (size, texture, colour, shape or "object") if word)
+
+
+def verb(rng: Random, kind: str, *, infinitive: bool = False) -> str:
+    """One wording of an action; the plain one most of the time."""
+    wordings = VERBS[kind]
+    wording = wordings[0] if len(wordings) == 1 or rng.random() < 0.7 else rng.choice(wordings[1:])
+    return wording[infinitive]
+
+
+def matches(thing: Thing, look: Look) -> bool:
+    """Whether the object fits the look."""
+    return all(want is None or want == have for want, have in zip(look, thing.look, strict=True))
+
+
+_ORDER = ("colour", "shape", "size", "texture")
+
+
+def pick_look(
+    rng: Random, scene: Scene, index: int, *, omit: str | None = None, force: Iterable[str] = (), unique: bool = True
+) -> Look | None:
+    """Attributes that single the object out in its scene, or ``None`` where that is impossible without ``omit``."""
+    thing = scene.things[index]
+    wanted = {"colour": 0.92, "shape": 0.92, "size": 0.2, "texture": 0.2}
+    keep = [attribute in force or rng.random() < wanted[attribute] for attribute in _ORDER]
+    for position, attribute in enumerate(_ORDER):
+        if attribute == omit:
+            keep[position] = False
+    if keep[3] and thing.texture == "plain" and "texture" not in force and rng.random() < 0.7:
+        keep[3] = False
+    for extra in (None, 0, 1, 2, 3):
+        if extra is not None and _ORDER[extra] != omit:
+            keep[extra] = True
+        look = tuple(value if kept else None for value, kept in zip(thing.look, keep, strict=True))
+        if not unique or sum(matches(other, look) for other in scene.things) == 1:
+            return look
+    return None
+
+
+def clause(rng: Random, scene: Scene, event: Event, *, force: Iterable[str] = (), article: str = "the") -> Text:
+    """A main clause about one event, such as ``the red circle bumps into the blue square``."""
+    subject = _plain_look(rng, scene, event.subject, force)
+    facts: set[Fact] = {("is", subject), ("does", event.kind, subject)}
+    words = f"{article} {name(subject)} {verb(rng, event.kind)}"
+    if event.target is not None:
+        target = _plain_look(rng, scene, event.target, force)
+        facts |= {("is", target), ("meets", event.kind, subject, target)}
+        words += f" {article} {name(target)}"
+    return Text(_articles(words), frozenset(facts))
+
+
+def _plain_look(rng: Random, scene: Scene, index: int, force: Iterable[str]) -> Look:
+    look = pick_look(rng, scene, index, force=force)
+    return look if look is not None else scene.things[index].look
+
+
+def _articles(words: str) -> str:
+    return words.replace("a orange", "an orange")
+
+
+def statement(rng: Random, scene: Scene) -> Text:
+    """Something short and true: one event, one object, or two objects side by side."""
+    if scene.events and rng.random() < 0.7:
+        return clause(rng, scene, rng.choice(scene.events), article=rng.choice(("the", "a")))
+    chosen = rng.sample(range(len(scene.things)), min(len(scene.things), rng.choice((1, 2))))
+    looks = [_plain_look(rng, scene, index, ()) for index in chosen]
+    words = " and ".join(f"a {name(look)}" for look in looks)
+    return Text(_articles(words), frozenset(("is", look) for look in looks))
+
+
+def caption(rng: Random, scene: Scene, *, force: Iterable[str] = (), full: bool = False) -> Text:
+    """A description of the whole scene: its events in order, and most of the time the objects at rest."""
+    article = rng.choice(("the", "a", "a"))
+    parts = [clause(rng, scene, event, force=force, article=article) for event in scene.events]
+    facts: set[Fact] = set().union(*(part.facts for part in parts)) if parts else set()
+    words = parts[0].text if parts else ""
+    if len(parts) == 2:
+        first, second = (_subject_look(part) for part in parts)
+        facts.add(("then", scene.events[0].kind, first, scene.events[1].kind, second))
+        one, other = (part.text for part in parts)
+        words = rng.choice((f"{one}, then {other}", f"first {one}, then {other}", f"{other} after {one}"))
+    resting = [index for index in range(len(scene.things)) if all(index not in _players(e) for e in scene.events)]
+    for index in resting:
+        if parts and not full and rng.random() < 0.25:
+            continue
+        look = _plain_look(rng, scene, index, force)
+        facts.add(("is", look))
+        if not words:
+            words = f"{article} {name(look)}"
+        elif rng.random() < 0.3:
+            words += f" while {article} {name(look)} stays still"
+            facts.add(("does", STILL, look))
+        else:
+            words += f" and {article} {name(look)}"
+    if rng.random() < 0.12:
+        facts.add(("count", len(scene.things)))
+        words = f"{NUMBERS[len(scene.things)]} object{'s' if len(scene.things) > 1 else ''}: {words}"
+    return Text(_articles(words), frozenset(facts))
+
+
+def _players(event: Event) -> tuple[int, ...]:
+    return (event.subject,) if event.target is None else (event.subject, event.target)
+
+
+def _subject_look(part: Text) -> Look:
+    look = next(fact[2] for fact in part.facts if fact[0] == "does")
+    return (look[0], look[1], None, None)
+
+
+ASPECTS = ("action", "direction", "order", "shape", "colour", "size", "texture", "swap", "roles")
+
+
+def contradict(rng: Random, scene: Scene, aspect: str | None = None) -> Text | None:
+    """A caption like the scene's own that is false in one aspect; ``None`` where the scene offers no such change."""
+    aspect = aspect or rng.choices(ASPECTS, (3, 2, 2, 3, 2, 1.5, 1.5, 2, 2))[0]
+    changed = _changed(rng, scene, aspect)
+    if changed is None:
+        return None
+    force = ("colour", "shape", aspect) if aspect in ("size", "texture") else ("colour", "shape")
+    text = caption(rng, changed, force=force, full=True)
+    return None if text.facts <= scene.facts else text
+
+
+def _changed(rng: Random, scene: Scene, aspect: str) -> Scene | None:
+    things, events = list(scene.things), list(scene.events)
+    if aspect in ("colour", "shape", "size", "texture"):
+        index = rng.randrange(len(things))
+        values = {"colour": tuple(COLOURS), "shape": SHAPES, "size": tuple(SIZES), "texture": TEXTURES}[aspect]
+        value = rng.choice([value for value in values if value != getattr(things[index], aspect)])
+        things[index] = replace(things[index], **{aspect: value})
+    elif aspect == "swap":  # two objects exchange colour or shape: only binding tells them apart
+        if len(things) < 2:
+            return None
+        one, other = rng.sample(range(len(things)), 2)
+        attribute = rng.choice(("colour", "shape"))
+        a, b = getattr(things[one], attribute), getattr(things[other], attribute)
+        things[one] = replace(things[one], **{attribute: b})
+        things[other] = replace(things[other], **{attribute: a})
+    elif not events:
+        return None
+    elif aspect == "order":
+        if len(events) < 2:
+            return None
+        events.reverse()
+    elif aspect == "roles":  # another object does it, or doer and target change places
+        position = rng.randrange(len(events))
+        event = events[position]
+        if event.target is not None:
+            events[position] = replace(event, subject=event.target, target=event.subject)
+        elif len(things) > 1:
+            other = rng.choice([index for index in range(len(things)) if index != event.subject])
+            events[position] = replace(event, subject=other)
+        else:
+            return None
+    else:
+        position = rng.randrange(len(events))
+        event = events[position]
+        if aspect == "direction":
+            if event.kind not in DIRECTIONS:
+                return None
+            pool: tuple[str, ...] = tuple(DIRECTIONS)
+        else:
+            pool = INTERACTIONS if event.target is not None else ACTIONS
+        kind = rng.choice([kind for kind in pool if kind != event.kind])
+        events[position] = replace(event, kind=kind)
+    return replace(scene, things=tuple(things), events=tuple(events))

@@ -1,0 +1,345 @@
+"""Questions about a scene with their short answers, alone or as a dialogue with pronouns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from videochat_tools.context import NOT_FOUND
+from videochat_tools.training.world.language import (
+    NUMBERS,
+    VERBS,
+    caption,
+    clause,
+    contradict,
+    matches,
+    name,
+    pick_look,
+    verb,
+)
+from videochat_tools.training.world.scene import (
+    COLOURS,
+    DIRECTIONS,
+    INTERACTIONS,
+    SHAPES,
+    SIZES,
+    STILL,
+    TEXTURES,
+    Event,
+    Fact,
+    Look,
+    Scene,
+)
+
+__all__ = ["KINDS", "Question", "ask", "describe", "dialogue"]
+
+KINDS = ("colour", "shape", "size", "texture", "direction", "motion", "count", "which", "order", "yesno", "absent")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question, its answer, and the facts it takes for granted: it makes sense for the scenes that have them all."""
+
+    kind: str
+    question: str
+    answer: str
+    facts: frozenset[Fact]
+    about: Look | None = None  # the object that a later "it" would mean
+
+
+def ask(rng: Random, scene: Scene, kind: str) -> Question | None:
+    """One question of a kind, or ``None`` where the scene does not allow it without doubt."""
+    maker = {
+        "colour": _attribute,
+        "shape": _attribute,
+        "size": _choice,
+        "texture": _choice,
+        "direction": _direction,
+        "motion": _motion,
+        "count": _count,
+        "which": _which,
+        "order": _order,
+        "yesno": _yesno,
+        "absent": _absent,
+    }[kind]
+    return maker(rng, scene, kind)
+
+
+def _the(look: Look) -> str:
+    return f"the {name(look)}"
+
+
+def _full_look(scene: Scene, index: int) -> Look | None:
+    """Colour and shape, with the size added where two objects share both; used in answers."""
+    thing = scene.things[index]
+    look = (thing.colour, thing.shape, None, None)
+    return look if sum(matches(other, look) for other in scene.things) == 1 else None
+
+
+def _does(scene: Scene, look: Look, event: Event, rng: Random) -> tuple[str, set[Fact]] | None:
+    """``that bumps into the blue square``, with its facts."""
+    words, facts = verb(rng, event.kind), {("does", event.kind, look)}
+    if event.target is not None:
+        target = pick_look(rng, scene, event.target)
+        if target is None:
+            return None
+        words += f" {_the(target)}"
+        facts |= {("is", target), ("meets", event.kind, look, target)}
+    return f"that {words}", facts
+
+
+def _alone(scene: Scene, event: Event) -> bool:
+    """Whether no other object does the same."""
+    return sum(other.kind == event.kind for other in scene.events) == 1
+
+
+def _attribute(rng: Random, scene: Scene, kind: str) -> Question | None:
+    what = kind if kind == "shape" or rng.random() < 0.85 else "color"
+    if scene.events and rng.random() < 0.6:
+        event = rng.choice(scene.events)
+        if not _alone(scene, event):
+            return None
+        thing = scene.things[event.subject]
+        look: Look = (
+            None if kind == "colour" or rng.random() < 0.4 else thing.colour,
+            None if kind == "shape" or rng.random() < 0.4 else thing.shape,
+            None,
+            None,
+        )
+        done = _does(scene, look, event, rng)
+        if done is None:
+            return None
+        words, facts, index = f"{_the(look)} {done[0]}", done[1] | {("is", look)}, event.subject
+    else:
+        index = rng.randrange(len(scene.things))
+        picked = pick_look(rng, scene, index, omit=kind)
+        if picked is None:
+            return None
+        look, words, facts = picked, _the(picked), {("is", picked)}
+    answer = getattr(scene.things[index], kind)
+    return Question(kind, f"what {what} is {words}?", answer, frozenset(facts), _full_look(scene, index))
+
+
+def _choice(rng: Random, scene: Scene, kind: str) -> Question | None:
+    index = rng.randrange(len(scene.things))
+    if kind == "size" and any(e.subject == index and e.kind in ("grow", "shrink") for e in scene.events):
+        return None
+    look = pick_look(rng, scene, index, omit=kind)
+    if look is None:
+        return None
+    options = list(SIZES if kind == "size" else TEXTURES)
+    rng.shuffle(options)
+    words = f"{', '.join(options[:-1])} or {options[-1]}"
+    answer = getattr(scene.things[index], kind)
+    return Question(kind, f"is {_the(look)} {words}?", answer, frozenset({("is", look)}), _full_look(scene, index))
+
+
+def _direction(rng: Random, scene: Scene, kind: str) -> Question | None:
+    moves = [event for event in scene.events if event.kind in DIRECTIONS]
+    if not moves:
+        return None
+    event = rng.choice(moves)
+    if sum(other.subject == event.subject for other in moves) > 1:
+        return None
+    look = pick_look(rng, scene, event.subject)
+    if look is None:
+        return None
+    if len(moves) == 1 and rng.random() < 0.15:
+        look = (None, None, None, None)
+    words = rng.choice(
+        ("in which direction does {} move?", "in what direction does {} move?", "which way does {} go?")
+    ).format(_the(look))
+    facts = frozenset({("is", look), ("does", "move", look)})
+    return Question(kind, words, event.kind, facts, _full_look(scene, event.subject))
+
+
+def _motion(rng: Random, scene: Scene, kind: str) -> Question | None:
+    index = rng.randrange(len(scene.things))
+    events = [event for event in scene.events if index in (event.subject, event.target)]
+    look = pick_look(rng, scene, index)
+    if look is None or len(events) > 1 or any(event.target == index for event in events):
+        return None
+    answer = f"it {VERBS[STILL][0][0]}"
+    facts: set[Fact] = {("is", look)}
+    if events:
+        event = events[0]
+        answer = f"it {VERBS[event.kind][0][0]}"
+        if event.target is not None:
+            target = _full_look(scene, event.target)
+            if target is None:
+                return None
+            answer += f" {_the(target)}"
+    words = rng.choice(("what does {} do?", "what happens to {}?")).format(_the(look))
+    return Question(kind, words, answer, frozenset(facts), _full_look(scene, index))
+
+
+def _count(rng: Random, scene: Scene, kind: str) -> Question | None:
+    words, facts = rng.choice(("how many objects are there", "how many objects can be seen")), frozenset[Fact]()
+    if scene.events and rng.random() < 0.6:
+        when = clause(rng, scene, rng.choice(scene.events))
+        words, facts = f"{words} when {when.text}", when.facts
+    return Question(kind, f"{words}?", NUMBERS[len(scene.things)], facts)
+
+
+def _which(rng: Random, scene: Scene, kind: str) -> Question | None:
+    if not scene.events:
+        return None
+    event = rng.choice(scene.events)
+    answer = _full_look(scene, event.subject)
+    if not _alone(scene, event) or answer is None:
+        return None
+    if event.target is not None:
+        target = _full_look(scene, event.target)
+        other = pick_look(rng, scene, event.target)
+        one = pick_look(rng, scene, event.subject)
+        if target is None or other is None or one is None:
+            return None
+        if rng.random() < 0.4:  # asks for the other one
+            words = f"what does {_the(one)} {verb(rng, event.kind, infinitive=True)}?"
+            facts = frozenset({("is", one), ("does", event.kind, one)})
+            return Question(kind, words, _the(target), facts, target)
+        look: Look = (None, None, None, None)
+        facts = frozenset({("is", other), ("meets", event.kind, look, other)})
+        return Question(kind, f"which object {verb(rng, event.kind)} {_the(other)}?", _the(answer), facts, answer)
+    facts = frozenset({("does", event.kind, (None, None, None, None))})
+    return Question(kind, f"which object {verb(rng, event.kind)}?", _the(answer), facts, answer)
+
+
+def _order(rng: Random, scene: Scene, kind: str) -> Question | None:
+    if len(scene.events) != 2:
+        return None
+    parts: list[tuple[str, frozenset[Fact]]] = []
+    for event in scene.events:
+        look = _full_look(scene, event.subject)
+        target = None if event.target is None else _full_look(scene, event.target)
+        if look is None or (event.target is not None and target is None):
+            return None
+        words, facts = f"{_the(look)} {VERBS[event.kind][0][0]}", {("is", look), ("does", event.kind, look)}
+        if target is not None:
+            words, facts = f"{words} {_the(target)}", facts | {("meets", event.kind, look, target)}
+        parts.append((words, frozenset(facts)))
+    (first, first_facts), (last, last_facts) = parts
+    form = rng.randrange(4)
+    if form == 0:
+        return Question(kind, "what happens first?", first, frozenset())
+    if form == 1:
+        return Question(kind, "what happens last?", last, frozenset())
+    if form == 2:
+        return Question(kind, f"what happens after {first}?", last, first_facts)
+    return Question(kind, f"what happens before {last}?", first, last_facts)
+
+
+def _yesno(rng: Random, scene: Scene, kind: str) -> Question | None:
+    """Half of the answers are no; the false ones differ from the truth in one word or one role."""
+    index = rng.randrange(len(scene.things))
+    if rng.random() < 0.35 or not scene.events:
+        thing = scene.things[index]
+        look: Look = (thing.colour, thing.shape, None, None)
+        true = rng.random() < 0.5
+        if not true:
+            colour = rng.choice([c for c in COLOURS if c != thing.colour])
+            shape = rng.choice([s for s in SHAPES if s != thing.shape])
+            look = rng.choice(((colour, thing.shape, None, None), (thing.colour, shape, None, None)))
+            if any(matches(other, look) for other in scene.things):
+                return None
+        words, facts = f"is there a {name(look)}?".replace("a orange", "an orange"), frozenset({("is", look)})
+        return Question(kind, words, "yes" if true else "no", facts if true else frozenset())
+    event = rng.choice(scene.events)
+    one = _full_look(scene, event.subject)
+    other = None if event.target is None else _full_look(scene, event.target)
+    if one is None or (event.target is not None and other is None):
+        return None
+    facts = {("is", one)}
+    true, doing = rng.random() < 0.5, event.kind
+    if not true:
+        change = rng.randrange(3)
+        if change == 0 and event.target is not None and other is not None:
+            one, other = other, one
+        elif change <= 1 and len(scene.things) > 1:
+            others = [i for i in range(len(scene.things)) if i not in (event.subject, event.target)]
+            swapped = _full_look(scene, rng.choice(others)) if others else None
+            if swapped is None or any(e.kind == doing and e.subject in others for e in scene.events):
+                return None
+            one = swapped
+        else:
+            doing = rng.choice(
+                [
+                    k
+                    for k in (INTERACTIONS if event.target is not None else tuple(VERBS)[:11])
+                    if k != event.kind and not any(e.kind == k and e.subject == event.subject for e in scene.events)
+                ]
+            )
+    words = f"does {_the(one)} {verb(rng, doing, infinitive=True)}"
+    if other is not None:
+        words += f" {_the(other)}"
+    return Question(kind, f"{words}?", "yes" if true else "no", frozenset(facts))
+
+
+def _absent(rng: Random, scene: Scene, kind: str) -> Question | None:
+    """A question about something that does not happen here."""
+    for _ in range(4):
+        text = contradict(rng, scene, rng.choice(("colour", "shape", "action", "roles", "direction")))
+        if text is None:
+            continue
+        event_facts = [fact for fact in text.facts if fact[0] == "does" and fact not in scene.facts and fact[1] != STILL]
+        looks = [fact[1] for fact in text.facts if fact[0] == "is" and fact not in scene.facts]
+        if event_facts:
+            fact = rng.choice(event_facts)
+            look, doing = fact[2], fact[1]
+            if doing in INTERACTIONS:
+                continue
+            words = rng.choice(
+                (
+                    f"how many objects are there when {_the(look)} {verb(rng, doing)}?",
+                    f"what happens after {_the(look)} {verb(rng, doing)}?",
+                    f"what is said when {_the(look)} {verb(rng, doing)}?",
+                )
+            )
+            if doing in DIRECTIONS and not any(matches(thing, look) for thing in scene.things):
+                words = f"in which direction does {_the(look)} move?"
+        elif looks:
+            words = f"what does {_the(rng.choice(looks))} do?"
+        else:
+            continue
+        return Question(kind, words, NOT_FOUND, frozenset())
+    return None
+
+
+def dialogue(rng: Random, scene: Scene, count: int, kinds: tuple[str, ...] = KINDS) -> list[Question]:
+    """Up to ``count`` different questions; some later ones speak of the object before as ``it``."""
+    turns: list[Question] = []
+    for _ in range(count * 3):
+        if len(turns) == count:
+            break
+        if turns and turns[-1].about is not None and rng.random() < 0.3:
+            follow = _follow_up(rng, scene, turns[-1].about)
+            if follow is not None and all(follow.question != turn.question for turn in turns):
+                turns.append(follow)
+                continue
+        question = ask(rng, scene, rng.choice(kinds))
+        if question is not None and all(question.question != turn.question for turn in turns):
+            turns.append(question)
+    return turns
+
+
+def _follow_up(rng: Random, scene: Scene, about: Look) -> Question | None:
+    index = next((i for i, thing in enumerate(scene.things) if matches(thing, about)), None)
+    if index is None:
+        return None
+    kind = rng.choice(("colour", "shape", "direction", "motion", "texture"))
+    events = [event for event in scene.events if event.subject == index]
+    thing = scene.things[index]
+    if kind in ("colour", "shape", "texture"):
+        words = f"what {kind} is it?" if kind != "texture" else "is it plain, striped or dotted?"
+        return Question(kind, words, getattr(thing, kind), frozenset(), about)
+    if len(events) != 1 or events[0].target is not None:
+        return None
+    if kind == "direction" and events[0].kind in DIRECTIONS:
+        return Question(kind, "in which direction does it move?", events[0].kind, frozenset(), about)
+    return Question("motion", "what does it do?", f"it {VERBS[events[0].kind][0][0]}", frozenset(), about)
+
+
+def describe(rng: Random, scene: Scene) -> Question:
+    """The request for a caption."""
+    words = rng.choice(("what happens in the video?", "describe the video.", "what can be seen?"))
+    return Question("caption", words, caption(rng, scene, full=True).text, frozenset())

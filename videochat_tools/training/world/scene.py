@@ -1,0 +1,351 @@
+"""Scenes of the procedural world: a few coloured shapes that move, change and meet.
+
+A :class:`Scene` is a function of continuous time, so that the same scene can be rendered as an 8-frame clip or as
+part of a long video. What is true of a scene is a set of :data:`Fact` tuples; a text is true of a scene if and only
+if the text's facts are a subset of the scene's. Nothing here is used at inference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
+from random import Random
+
+__all__ = [
+    "ACTIONS",
+    "COLOURS",
+    "DIRECTIONS",
+    "HELD_OUT",
+    "INTERACTIONS",
+    "SHAPES",
+    "SIZES",
+    "STILL",
+    "TEXTURES",
+    "Event",
+    "Fact",
+    "Scene",
+    "State",
+    "Thing",
+    "sample_scene",
+]
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (222, 38, 38),
+    "orange": (244, 134, 28),
+    "yellow": (244, 226, 52),
+    "green": (44, 176, 60),
+    "cyan": (60, 214, 224),
+    "blue": (44, 80, 230),
+    "purple": (166, 58, 204),
+    "white": (242, 242, 242),
+}
+SHAPES = ("circle", "square", "triangle", "cross", "ring", "star")
+SIZES = {"small": 0.115, "large": 0.2}  # radius as a share of the picture's shorter side
+TEXTURES = ("plain", "striped", "dotted")
+DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
+ACTIONS = (*DIRECTIONS, "spin", "grow", "shrink", "blink", "bounce", "appear", "disappear")
+INTERACTIONS = ("bump", "behind", "front")
+STILL = "still"
+
+# Pairs that training clips never show, though training text names them: they tell composition from memory.
+HELD_OUT: frozenset[tuple[str, str]] = frozenset(
+    {("red", "ring"), ("green", "star"), ("blue", "triangle"), ("yellow", "cross")}
+)
+
+Fact = tuple  # ("is", look) | ("does", kind, look) | ("meets", kind, look, look) | ("then", …) | ("count", n)
+Look = tuple  # (colour, shape, size, texture), each None where it is left open
+
+# Shapes that look the same after a small turn cannot be seen to spin.
+_SPINNABLE = ("square", "triangle", "cross", "star")
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """One object. ``x`` and ``y`` are its resting centre in 0..1 of the middle square of the picture."""
+
+    colour: str
+    shape: str
+    size: str
+    texture: str
+    x: float
+    y: float
+    angle: float = 0.0  # radians
+
+    @property
+    def look(self) -> Look:
+        """What can be seen of it in a still picture."""
+        return (self.colour, self.shape, self.size, self.texture)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that ``subject`` does (to ``target``, for interactions) from ``start`` to ``end`` seconds."""
+
+    kind: str
+    subject: int
+    start: float
+    end: float
+    target: int | None = None
+    amount: float = 0.4  # distance in picture sides, or turns, by kind
+    phase: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """An object at one moment: centre, radius (picture sides), angle (radians), opacity and depth (higher: nearer)."""
+
+    x: float
+    y: float
+    radius: float
+    angle: float
+    opacity: float
+    depth: float
+    action: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Objects, events in order of time, and a background, for ``duration`` seconds."""
+
+    things: tuple[Thing, ...]
+    events: tuple[Event, ...]
+    duration: float
+    seed: int  # of background and colour jitter
+
+    def state(self, index: int, time: float) -> State:
+        """Where the object is and how it looks at ``time`` seconds after the scene's start."""
+        thing = self.things[index]
+        x, y, radius, angle, opacity = thing.x, thing.y, SIZES[thing.size], thing.angle, 1.0
+        depth, action = float(index), STILL
+        for event in self.events:
+            length = max(event.end - event.start, 1e-6)
+            progress = min(max((time - event.start) / length, 0.0), 1.0)
+            active = event.start <= time < event.end
+            if event.target == index and event.kind == "bump":
+                push = max(progress - 0.55, 0.0) / 0.45
+                dx, dy = self._approach(event)
+                x, y = x + dx * 0.16 * push, y + dy * 0.16 * push
+                continue
+            if event.subject != index:
+                continue
+            kind = event.kind
+            if active:
+                action = kind
+            if kind in DIRECTIONS:
+                dx, dy = DIRECTIONS[kind]
+                x, y = x + dx * event.amount * progress, y + dy * event.amount * progress
+            elif kind == "spin":
+                angle += 2 * math.pi * event.amount * progress
+            elif kind == "grow":
+                radius *= 0.6 + 0.75 * progress
+            elif kind == "shrink":
+                radius *= 1.35 - 0.8 * progress
+            elif kind == "blink" and active:
+                cycle = (time - event.start) * 4.0 / self.duration + event.phase
+                opacity = 1.0 if cycle % 1.0 < 0.5 else 0.0
+            elif kind == "bounce" and active:
+                y -= 0.22 * abs(math.sin(2 * math.pi * (progress + event.phase / 4)))
+            elif kind == "appear":
+                opacity = min(max((progress - 0.45) * 6.0, 0.0), 1.0)
+            elif kind == "disappear":
+                opacity = 1.0 - min(max((progress - 0.45) * 6.0, 0.0), 1.0)
+            elif kind in INTERACTIONS and event.target is not None:
+                x, y, depth = self._meeting(event, thing, progress, depth)
+        return State(x, y, radius, angle, opacity, depth, action)
+
+    def _approach(self, event: Event) -> tuple[float, float]:
+        """Unit vector from the subject's resting place to the target's."""
+        subject, target = self.things[event.subject], self.things[event.target or 0]
+        dx, dy = target.x - subject.x, target.y - subject.y
+        norm = math.hypot(dx, dy) or 1.0
+        return dx / norm, dy / norm
+
+    def _meeting(self, event: Event, thing: Thing, progress: float, depth: float) -> tuple[float, float, float]:
+        target = self.things[event.target or 0]
+        dx, dy = self._approach(event)
+        if event.kind == "bump":  # goes until both touch, is thrown back a little
+            reach = math.hypot(target.x - thing.x, target.y - thing.y) - 0.9 * (SIZES[thing.size] + SIZES[target.size])
+            way = reach * progress / 0.55 if progress < 0.55 else reach - 0.10 * (progress - 0.55) / 0.45
+            return thing.x + dx * way, thing.y + dy * way, depth
+        way = 2.0 * math.hypot(target.x - thing.x, target.y - thing.y) * progress
+        return thing.x + dx * way, thing.y + dy * way, -1.0 if event.kind == "behind" else 10.0
+
+    @cached_property
+    def facts(self) -> frozenset[Fact]:
+        """Everything a text may say about this scene."""
+        facts: set[Fact] = {("count", len(self.things))}
+        masked = [tuple(_masks(thing.look)) for thing in self.things]
+        for looks in masked:
+            facts.update(("is", look) for look in looks)
+        moved = set()
+        for event in self.events:
+            moved.update({event.subject} if event.target is None else {event.subject, event.target})
+            facts.update(("does", event.kind, look) for look in masked[event.subject])
+            if event.kind in DIRECTIONS:  # that it moves, whichever way
+                facts.update(("does", "move", look) for look in masked[event.subject])
+            if event.target is not None:
+                pairs = product(masked[event.subject], masked[event.target])
+                facts.update(("meets", event.kind, one, other) for one, other in pairs)
+        for index, looks in enumerate(masked):
+            if index not in moved:
+                facts.update(("does", STILL, look) for look in looks)
+        for first, second in zip(self.events, self.events[1:], strict=False):
+            pairs = product(_rough(self.things[first.subject]), _rough(self.things[second.subject]))
+            facts.update(("then", first.kind, one, second.kind, other) for one, other in pairs)
+        return frozenset(facts)
+
+
+def _masks(look: Look) -> Iterator[Look]:
+    for mask in product((True, False), repeat=4):
+        yield tuple(value if keep else None for value, keep in zip(look, mask, strict=True))
+
+
+def _rough(thing: Thing) -> tuple[Look, ...]:
+    """The looks that statements of order use: colour and shape, one of them, or neither."""
+    colour, shape = thing.colour, thing.shape
+    pairs = ((colour, shape), (colour, None), (None, shape), (None, None))
+    return tuple((one, other, None, None) for one, other in pairs)
+
+
+def sample_scene(rng: Random, *, held_out: bool | None = False) -> Scene:
+    """Draw one scene.
+
+    Args:
+        rng: Source of chance.
+        held_out: ``False`` never shows a pair of :data:`HELD_OUT` (training), ``True`` shows at least one as the
+            main object, ``None`` shows any pair.
+    """
+    duration = rng.uniform(4.0, 8.0)
+    things = _sample_things(rng, rng.choices((1, 2, 3), (0.2, 0.45, 0.35))[0], held_out)
+    starts = _sample_windows(rng, duration) if rng.random() > 0.05 else []
+    events: list[Event] = []
+    taken: dict[int, set[str]] = {}
+    for start, end in starts:
+        event = None
+        for _ in range(4):  # an event that does not fit is drawn again
+            event, things = _sample_event(rng, things, taken, start, end)
+            if event is not None:
+                break
+        if event is not None:
+            events.append(event)
+            taken.setdefault(event.subject, set()).add(event.kind)
+            if event.target is not None:
+                taken.setdefault(event.target, set()).add("target")
+    return Scene(tuple(things), tuple(events), duration, rng.getrandbits(32))
+
+
+def _sample_windows(rng: Random, duration: float) -> list[tuple[float, float]]:
+    if rng.random() < 0.6:
+        return [(duration * rng.uniform(0.05, 0.25), duration * rng.uniform(0.75, 0.97))]
+    middle = rng.uniform(0.46, 0.54)
+    return [
+        (duration * rng.uniform(0.03, 0.10), duration * (middle - 0.03)),
+        (duration * (middle + 0.03), duration * rng.uniform(0.90, 0.97)),
+    ]
+
+
+def _sample_things(rng: Random, count: int, held_out: bool | None) -> list[Thing]:
+    colours, shapes = list(COLOURS), list(SHAPES)
+    things: list[Thing] = []
+    while len(things) < count:
+        colour, shape = rng.choice(colours), rng.choice(shapes)
+        if things and rng.random() < 0.3:  # share a colour or a shape, so that names must bind both
+            other = rng.choice(things)
+            colour, shape = (other.colour, shape) if rng.random() < 0.5 else (colour, other.shape)
+        if held_out and not things:
+            colour, shape = rng.choice(sorted(HELD_OUT))
+        elif held_out is False and (colour, shape) in HELD_OUT:
+            continue
+        if any((thing.colour, thing.shape) == (colour, shape) for thing in things):
+            continue
+        size = rng.choice(tuple(SIZES))
+        place = _free_place(rng, things, SIZES[size])
+        if place is None:
+            things.clear()
+            continue
+        texture = rng.choices(TEXTURES, (0.5, 0.25, 0.25))[0]
+        angle = rng.uniform(-0.35, 0.35)
+        things.append(Thing(colour, shape, size, texture, *place, angle))
+    return things
+
+
+def _free_place(rng: Random, things: list[Thing], radius: float) -> tuple[float, float] | None:
+    for _ in range(30):
+        x, y = rng.uniform(radius + 0.02, 0.98 - radius), rng.uniform(radius + 0.02, 0.98 - radius)
+        if all(math.hypot(x - other.x, y - other.y) > radius + SIZES[other.size] + 0.06 for other in things):
+            return x, y
+    return None
+
+
+def _sample_event(
+    rng: Random, things: list[Thing], taken: dict[int, set[str]], start: float, end: float
+) -> tuple[Event | None, list[Thing]]:
+    """One event that fits the objects as they stand; moves the subject's start so that it stays in the picture."""
+    subject = rng.randrange(len(things))
+    done = taken.get(subject, set())
+    if len(things) > 1 and not taken and rng.random() < 0.3:
+        target = rng.choice([index for index in range(len(things)) if index != subject])
+        one, other = things[subject], things[target]
+        gap = math.hypot(one.x - other.x, one.y - other.y)
+        kind = rng.choice(INTERACTIONS)
+        far = (2 * other.x - one.x, 2 * other.y - one.y)  # where a passer-by ends
+        if kind != "bump" and not all(0.08 < value < 0.92 for value in far):
+            kind = "bump"
+        if gap > 0.32:
+            return Event(kind, subject, start, end, target), things
+    if done & {"disappear", "blink", "target", "appear", *INTERACTIONS}:
+        return None, things
+    kinds = [kind for kind in ACTIONS if _possible(kind, things[subject], done)]
+    if not kinds:
+        return None, things
+    kind = rng.choice(kinds)
+    amount, thing = 0.4, things[subject]
+    if kind in DIRECTIONS:
+        amount = rng.uniform(0.32, 0.5)
+        dx, dy = DIRECTIONS[kind]
+        if not done:
+            radius = SIZES[thing.size]
+            thing = replace(
+                thing, x=_start_of_way(thing.x, dx * amount, radius), y=_start_of_way(thing.y, dy * amount, radius)
+            )
+        else:
+            ends = thing.x + dx * amount, thing.y + dy * amount
+            if not all(0.05 < value < 0.95 for value in ends):
+                return None, things
+        if not _clear_way(thing, dx * amount, dy * amount, [other for other in things if other is not things[subject]]):
+            return None, things
+    elif kind == "spin":
+        amount = rng.choice((-1, 1)) * rng.uniform(0.35, 0.5) * (end - start) / 4.0
+    elif kind == "bounce" and not done:
+        thing = replace(thing, y=max(thing.y, 0.24 + SIZES[thing.size]))
+    event = Event(kind, subject, start, end, None, amount, rng.random())
+    return event, [thing if index == subject else other for index, other in enumerate(things)]
+
+
+def _possible(kind: str, thing: Thing, done: set[str]) -> bool:
+    if kind == "spin":
+        return thing.shape in _SPINNABLE
+    if done:  # a second event of the same object: only such as combine without confusion
+        return kind in ("spin", "blink", "disappear", *DIRECTIONS) and kind not in done and not done & set(DIRECTIONS)
+    return True
+
+
+def _clear_way(thing: Thing, dx: float, dy: float, others: list[Thing]) -> bool:
+    """Whether a straight movement passes no other object so closely that it would look like an interaction."""
+    for other in others:
+        along = ((other.x - thing.x) * dx + (other.y - thing.y) * dy) / (dx * dx + dy * dy)
+        along = min(max(along, 0.0), 1.0)
+        gap = math.hypot(thing.x + along * dx - other.x, thing.y + along * dy - other.y)
+        if gap < SIZES[thing.size] + SIZES[other.size]:
+            return False
+    return True
+
+
+def _start_of_way(value: float, way: float, radius: float) -> float:
+    """The start nearest to ``value`` from which a movement by ``way`` stays inside the picture."""
+    margin = radius * 0.8
+    low, high = margin - min(way, 0.0), 1.0 - margin - max(way, 0.0)
+    return min(max(value, low), high) if low <= high else (1.0 - way) / 2

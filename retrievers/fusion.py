@@ -1,0 +1,123 @@
+"""Ranked lists of different channels into one, and neighbours in time into one hit. Plain functions over values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from videochat_tools.types import TimeSpan
+
+__all__ = ["RRF_K", "Found", "fuse_ranks", "merge_neighbours", "suppress_overlaps"]
+
+Key = TypeVar("Key", bound=Hashable)
+
+RRF_K = 60  # of "Reciprocal rank fusion outperforms Condorcet", Cormack et al., SIGIR 2009
+
+
+def fuse_ranks(channels: Sequence[Mapping[Key, float]], *, k: int = RRF_K) -> dict[Key, float]:
+    """Reciprocal rank fusion, each rank weighted by the channel's own belief in it.
+
+    Plain fusion gives the first of every channel the same weight, so the best of a channel that found nothing of
+    use would beat the second of one that is sure. The channels here give probabilities, so a place in a list counts
+    ``probability / (k + rank)``.
+
+    Args:
+        channels: for each channel, the probability (0..1) of everything it found; its rank is its place by
+            probability, ties in the order given.
+        k: how slowly the weight falls with the rank.
+
+    Returns:
+        The fused score of everything found by any channel, best first.
+    """
+    fused: dict[Key, float] = {}
+    for channel in channels:
+        ranked = sorted(channel.items(), key=lambda item: -item[1])
+        for rank, (key, probability) in enumerate(ranked, start=1):
+            fused[key] = fused.get(key, 0.0) + probability / (k + rank)
+    return dict(sorted(fused.items(), key=lambda item: -item[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A stretch of a video that the channels found, on its way to a hit. Probabilities are 0..1."""
+
+    video_id: str
+    span: TimeSpan
+    rank_score: float  # of fuse_ranks: orders the hits, means nothing by itself
+    visual: float | None
+    speech: float | None
+    segments: tuple[int, ...]
+
+    @property
+    def score(self) -> float:
+        """The better of the two channels."""
+        return max(self.visual or 0.0, self.speech or 0.0)
+
+    def join(self, other: Found) -> Found:
+        """Both stretches as one."""
+        return Found(
+            self.video_id,
+            self.span.union(other.span),
+            max(self.rank_score, other.rank_score),
+            _larger(self.visual, other.visual),
+            _larger(self.speech, other.speech),
+            tuple(sorted({*self.segments, *other.segments})),
+        )
+
+
+def _larger(one: float | None, other: float | None) -> float | None:
+    return max((value for value in (one, other) if value is not None), default=None)
+
+
+def merge_neighbours(
+    found: Sequence[Found], *, good: Callable[[Found], bool], gap: float, tolerance: float, longest: float
+) -> list[Found]:
+    """Join touching stretches of one video which answer the query equally well.
+
+    Args:
+        found: any order.
+        good: whether a stretch is a result at all; only such are joined.
+        gap: seconds that may lie between two stretches that touch.
+        tolerance: largest difference of their probabilities.
+        longest: seconds that a joined stretch may have, so that a query that fits everything does not become the
+            whole video.
+
+    Returns:
+        The stretches, best first.
+    """
+
+    def fit(one: Found, other: Found) -> bool:
+        return (
+            one.video_id == other.video_id
+            and other.span.start - one.span.end <= gap
+            and good(one)
+            and good(other)
+            and abs(one.score - other.score) <= tolerance
+            and one.span.union(other.span).duration <= longest
+        )
+
+    return _ranked(_joined(found, fit))
+
+
+def _joined(found: Sequence[Found], fit: Callable[[Found, Found], bool]) -> list[Found]:
+    merged: list[Found] = []
+    for item in sorted(found, key=lambda item: (item.video_id, item.span)):
+        if merged and fit(merged[-1], item):
+            merged[-1] = merged[-1].join(item)
+        else:
+            merged.append(item)
+    return merged
+
+
+def suppress_overlaps(found: Sequence[Found], *, iou: float = 0.5) -> list[Found]:
+    """Keep the best of stretches that show mostly the same time (non-maximum suppression), best first."""
+    kept: list[Found] = []
+    for item in _ranked(found):
+        if all(item.video_id != other.video_id or item.span.iou(other.span) < iou for other in kept):
+            kept.append(item)
+    return kept
+
+
+def _ranked(found: Sequence[Found]) -> list[Found]:
+    return sorted(found, key=lambda item: (-item.rank_score, item.video_id, item.span))

@@ -1,0 +1,184 @@
+"""What a question is looking for: the picture it describes and the words that would be said.
+
+Video encoders are trained on captions, full-text search on words that occur. A question is neither, so its frame
+is taken off first::
+
+    what colour is the ring that spins?            picture: the ring spins
+    in which direction does the red circle move?   picture: the red circle moves
+    what is said about the harbour?                words: harbour
+    what is said when the green star spins?        picture: the green star spins
+
+A plain description is left as it is. English only; other languages are searched as written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = ["Query", "analyse", "content_words"]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One question, taken apart.
+
+    ``visual`` is the text to embed (empty: nothing to look for), ``speech`` are the words to look for in the
+    transcripts (empty: none), ``asks_speech`` says that the answer is something said.
+    """
+
+    text: str
+    visual: str
+    speech: tuple[str, ...]
+    asks_speech: bool
+
+
+_STOP_WORDS = frozenset(
+    "a about after all am an and any are as at be because been before being both but by can could did do does doing "
+    "down during each few for from had has have having he her here hers him his how i if in into is it its itself "
+    "just me more most my no nor not now of off on once only or other our out over own same she should so some such "
+    "than that the their them then there these they this those through to too under until up upon very was we were "
+    "what when where whether which while who whom whose why will with would you your yours s t re ve ll d m "
+    "happen happens happened happening".split()
+)
+# Words that ask for speech rather than occur in it.
+_SPEECH_FRAME = frozenset(
+    "say says said saying mention mentions mentioned mentioning talk talks talked talking tell tells told telling "
+    "speak speaks spoke spoken speaking discuss discusses discussed hear heard speaker speakers narrator anyone "
+    "anybody anything someone somebody person people man woman voice word words regarding concerning exactly".split()
+)
+_LEADING = re.compile(
+    r"(?:please\s+)?(?:(?:can|could|would) you\s+)?(?:tell me|show me|find me|find|search for|i want to know)\s+"
+    r"(?:(?:the|a|any|every) (?:part|moment|scene|place|time|clip|shot)s? (?:where|when|in which|of)\s+)?",
+    re.I,
+)
+_IN_THE_VIDEO = re.compile(
+    r"\s+(?:(?:with)?in|of|from|during)\s+(?:the|this|that|my)\s+"
+    r"(?:(?:whole|entire)\s+)?(?:video|clip|film|movie|footage|recording|talk|lecture)s?$",
+    re.I,
+)
+_INTERROGATIVE = re.compile(
+    r"(?:what|which|who|whom|whose|when|where|why|how|(?:in|at|on|to|from|about) (?:what|which)|"
+    r"is|are|was|were|does|do|did|has|have|can)\b",
+    re.I,
+)
+# "says", "mentioned", "talks about": to "talk to somebody" is something seen, so some verbs need "about" or "of".
+_SPEECH_VERB = re.compile(
+    r"\b(?:says?|said|saying|mention(?:s|ed|ing)?|discuss(?:es|ed)?|heard|hear|told|"
+    r"(?:talk(?:s|ed|ing)?|tells?|speak(?:s|ing)?|spoke|spoken)(?=.*\b(?:about|of|on)\b)|talked|spoken)\b",
+    re.I,
+)
+_AT_THE_TIME = re.compile(r"\b(?:when|while|as|during|after|before|once|until)\s+(.+)$", re.I)
+
+
+def analyse(text: str) -> Query:
+    """Take a question apart."""
+    plain = " ".join(text.split())
+    core = plain.rstrip(" ?!.")
+    asked = plain.endswith("?") or _INTERROGATIVE.match(core) is not None
+    core = _LEADING.sub("", core, count=1) if _LEADING.match(core) else core
+    core = _IN_THE_VIDEO.sub("", core)
+    if not asked and _INTERROGATIVE.match(core) is None:
+        return Query(text, core, content_words(core), asks_speech=False)
+    said = _SPEECH_VERB.search(core)
+    if said is not None:
+        return _about_speech(text, core, said)
+    seen = _describe(core)
+    return Query(text, seen, content_words(seen), asks_speech=False)
+
+
+def _about_speech(text: str, core: str, said: re.Match[str]) -> Query:
+    """What is said at a moment that is described, or what is said about something."""
+    moment = _AT_THE_TIME.search(core, said.end())
+    if moment is None:
+        words = content_words(core, also=_SPEECH_FRAME) or content_words(core)  # "who says 'a word'?"
+        return Query(text, "", words, asks_speech=True)
+    topic = content_words(core[said.end() : moment.start()], also=_SPEECH_FRAME)
+    if _SPEECH_VERB.search(moment[1]):  # "what is said after they mention the harbour"
+        return Query(text, "", topic + content_words(moment[1], also=_SPEECH_FRAME), asks_speech=True)
+    return Query(text, moment[1], topic, asks_speech=True)
+
+
+def content_words(text: str, also: Iterable[str] = ()) -> tuple[str, ...]:
+    """The words that say what a text is about: lower case, in order, each once, without stop words.
+
+    Args:
+        text: anything a person may type; quotes and operators are no words.
+        also: further words to leave out.
+    """
+    words = dict.fromkeys(re.findall(r"[^\W_]+", text.lower()))
+    kept = [word for word in words if word not in _STOP_WORDS]
+    left_out = frozenset(also)
+    return tuple(word for word in kept if word not in left_out)
+
+
+_THING = r"(?:colou?r|shape|size|texture|pattern|kind|type|sort|way|direction)"
+# (frame, what is left of it); the first that fits is taken off. \1 and further groups are the description.
+_FRAMES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern, re.I), replacement)
+    for pattern, replacement in (
+        (r"(?:in |at )?(?:what|which) (?:direction|way) (?:does|do|did) (.+)", r"does \1"),
+        (r"(?:in )?(?:what|which) (?:direction|way) (?:is|are|was|were) (.+)", r"\1"),
+        (rf"(?:what|which) {_THING} (?:is|are|was|were|does|do|did|has|have|of) (.+)", r"\1"),
+        (r"how (?:many|much) .*?\b(?:when|while|as|after|before|during|once) (.+)", r"\1"),
+        (r"how (?:many|much) (.+?) (?:are there|is there|are visible|can be seen|do you see|are shown)(?: (.+))?",
+         r"\1 \2"),
+        (r"how (?:many|much) (.+)", r"\1"),
+        (r"what (?:happens|happened|is happening|occurs|is shown|is seen|can be seen|do you see|is going on) "
+         r"(?:when|while|as|after|before|during|once|to|with|in) (.+)", r"\1"),
+        (r"(?:when|where|why|how|what|who|whom)(?:'s| is| are| was| were) (.+) doing", r"\1"),
+        (r"(?:when|where|why|how|what|who|whom) (?:does|do|did) (.+) do", r"\1"),
+        (r"(?:when|where|why|how|what|who|whom) (does|do|did) (.+)", r"\1 \2"),
+        (r"(?:when|where|why|how|what)(?:'s| is| are| was| were) (?:there )?(.+)", r"\1"),
+        (r"(?:which|what) (object|thing|one|item)s? (?:is it that |is |are |was |were )?(.+)", r"an object \2"),
+        (r"who (?:is |are |was |were )?(.+)", r"a person \1"),
+        (r"(?:which|what) (.+)", r"\1"),
+        (r"(does|do|did) (.+)", r"\1 \2"),
+        (r"(?:is|are|was|were|can) (?:there )?(?:you see )?(.+)", r"\1"),
+    )
+)  # fmt: skip
+_VAGUE = ("first", "last", "next", "seen", "shown", "visible")  # "what happens first?" describes nothing
+_RELATIVE = re.compile(r"\b(?:that|which|who) (?=\w+s\b)", re.I)  # "the ring that spins": captions say "the ring spins"
+_ALTERNATIVES = re.compile(r"(?: (\w+)((?:, \w+)*),? or (\w+))$", re.I)  # "is the ring plain, striped or dotted"
+
+
+def _describe(core: str) -> str:
+    """The statement that a question is about; the question itself where no frame is known."""
+    for pattern, replacement in _FRAMES:
+        match = pattern.fullmatch(core)
+        if match is None:
+            continue
+        left = " ".join(match.expand(replacement).split())
+        auxiliary, _, rest = left.partition(" ")
+        if auxiliary.lower() in ("does", "do", "did") and rest:
+            left = _third_person(rest) if auxiliary.lower() == "does" else rest
+        if core.split()[0].lower() in ("is", "are"):
+            left = _ALTERNATIVES.sub("", left) or left
+        return _RELATIVE.sub("", left) if content_words(left, also=_VAGUE) else core
+    return core
+
+
+_PARTICLES = frozenset(
+    "into to behind in left right up down around out off on over under through with from at for away".split()
+)
+_DETERMINERS = frozenset("the a an his her its their".split())
+
+
+def _third_person(clause: str) -> str:
+    """``the red circle bump into it`` as ``the red circle bumps into it``.
+
+    Without a parser the verb is taken to stand before the first particle, before the second article, or last.
+    """
+    words = clause.split()
+    position = len(words) - 1
+    for index, word in enumerate(words[1:], start=1):
+        if word.lower() in _PARTICLES or (word.lower() in _DETERMINERS and index > 1):
+            position = index - 1
+            break
+    verb = words[position]
+    if verb.endswith(("ss", "sh", "ch", "x", "o")):
+        words[position] = verb + "es"
+    elif not verb.endswith("s"):
+        words[position] = verb + "s"
+    return " ".join(words)

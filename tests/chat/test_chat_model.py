@@ -1,0 +1,303 @@
+"""The chat model on real videos and pictures, with a tiny random network behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages.content import create_image_block, create_video_block
+from PIL import Image
+from pydantic import ValidationError
+from tiny_model import make_tiny_chat_model
+
+from videochat_tools.chat_model import ChatVideoChat
+from videochat_tools.content import read_messages
+from videochat_tools.errors import (
+    ContextTooLongError,
+    MediaNotFoundError,
+    ModelLoadError,
+    NoVideoStreamError,
+    UnreadableMediaError,
+    UnsupportedContentError,
+)
+from videochat_tools.generation import render_turns
+from videochat_tools.media import frames_decoded_total
+from videochat_tools.models.videochat2 import ProcessorOptions, VideoChat2Processor
+
+CLIP_TOKENS = 6
+
+
+@pytest.fixture
+def model(tiny_chat: Path) -> ChatVideoChat:
+    return ChatVideoChat(model=str(tiny_chat), max_tokens=16)
+
+
+def ask(block: dict[str, Any] | None, question: str = "what is it?") -> list[BaseMessage]:
+    return [HumanMessage([*([] if block is None else [block]), {"type": "text", "text": question}])]
+
+
+def test_a_video_takes_part_in_the_answer(model: ChatVideoChat, color_video: Path) -> None:
+    red = model.invoke(ask(create_video_block(url=str(color_video), start=0.0, end=1.9)))
+    blue = model.invoke(ask(create_video_block(url=color_video.as_uri(), start=4.1, end=6.0)))
+    unseen = model.invoke(ask(None))
+    assert red.content and red.content != blue.content
+    assert red.usage_metadata is not None and unseen.usage_metadata is not None
+    assert red.usage_metadata["input_token_details"] == {"video": CLIP_TOKENS}
+    assert unseen.usage_metadata["input_token_details"] == {"video": 0}
+    assert model.invoke(ask(create_video_block(url=f"{color_video.as_uri()}#t=0,1.9"))).content == red.content
+
+
+def test_a_video_by_its_bytes_is_the_same_video(model: ChatVideoChat, color_video: Path) -> None:
+    data = base64.b64encode(color_video.read_bytes()).decode()
+    inline = create_video_block(base64=data, mime_type="video/mp4")
+    assert model.invoke(ask(inline)).content == model.invoke(ask(create_video_block(url=str(color_video)))).content
+
+
+def test_the_number_of_frames_is_the_callers_choice(model: ChatVideoChat, color_video: Path) -> None:
+    def decoded(frames: int) -> int:
+        before = frames_decoded_total()
+        model.invoke(ask(create_video_block(url=str(color_video), num_frames=frames)))
+        return frames_decoded_total() - before
+
+    assert decoded(1) < decoded(12)
+    few = model.invoke(ask(create_video_block(url=str(color_video), num_frames=1)))
+    assert few.content != model.invoke(ask(create_video_block(url=str(color_video), num_frames=12))).content
+
+
+def test_pictures_by_path_and_by_bytes(model: ChatVideoChat, tmp_path: Path) -> None:
+    path = tmp_path / "red.png"
+    Image.new("RGB", (40, 30), (220, 30, 30)).save(path)
+    data = base64.b64encode(path.read_bytes()).decode()
+    by_path = model.invoke(ask(create_image_block(url=str(path))))
+    assert by_path.content == model.invoke(ask(create_image_block(base64=data, mime_type="image/png"))).content
+    Image.new("RGB", (40, 30), (40, 60, 220)).save(path)
+    assert by_path.content != model.invoke(ask(create_image_block(url=str(path)))).content
+
+
+def test_several_visuals_in_one_conversation(model: ChatVideoChat, color_video: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30), (220, 30, 30)).save(tmp_path / "red.png")
+    video = create_video_block(url=str(color_video))
+    reply = model.invoke([
+        HumanMessage([video, create_image_block(url=str(tmp_path / "red.png")), video]),
+        *ask(None, "are they the same?"),
+    ])  # fmt: skip
+    assert reply.usage_metadata is not None
+    assert reply.usage_metadata["input_token_details"] == {"video": 3 * CLIP_TOKENS}
+
+
+def test_the_conversation_is_written_in_the_models_own_template(model: ChatVideoChat) -> None:
+    messages = [
+        SystemMessage("be brief"),
+        HumanMessage([
+            create_video_block(file_id="a", caption='[00:42–00:51] They say: "hello"'),
+            create_video_block(file_id="b", caption="[01:10–01:16]"),
+        ]),
+        HumanMessage("who bumps the square?"),
+        AIMessage("the circle"),
+        HumanMessage("what colour is it?"),
+    ]  # fmt: skip
+    assert render_turns(read_messages(messages), model.engine.network.processor) == (
+        'be brief###Human: <Video><VideoHere></Video> [00:42–00:51] They say: "hello"\n'
+        "<Video><VideoHere></Video> [01:10–01:16]\n"
+        "###Human: who bumps the square?\n"
+        "###Assistant: the circle###Human: what colour is it?\n"
+        "###Assistant:"
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "prompt"),
+    [
+        ("mistral", "[INST] <Video><VideoHere></Video> one [/INST] [INST] <Video><VideoHere></Video> [/INST] "
+                    "[INST] who? [/INST] the circle</s> [INST] why? [/INST]"),
+        ("phi3", "<|user|>\n<Video><VideoHere></Video> one\n<Video><VideoHere></Video>\nwho?<|end|>\n<|assistant|>"
+                 "the circle<|end|><|user|>\nwhy?<|end|>\n<|assistant|>"),
+    ],
+)  # fmt: skip
+def test_other_families_have_other_templates(family: str, prompt: str) -> None:
+    messages = [
+        HumanMessage([create_video_block(file_id="a", caption="one"), create_video_block(file_id="b")]),
+        HumanMessage("who?"),
+        AIMessage("the circle"),
+        HumanMessage("why?"),
+    ]
+    processor = VideoChat2Processor(options=ProcessorOptions(family=family))
+    assert render_turns(read_messages(messages), processor) == prompt
+
+
+def test_earlier_turns_are_heard(model: ChatVideoChat) -> None:
+    alone = model.invoke([HumanMessage("what colour is it?")])
+    later = model.invoke([HumanMessage("who?"), AIMessage("the circle"), HumanMessage("what colour is it?")])
+    assert alone.content != later.content
+
+
+def test_streaming_gives_the_same_reply_piece_by_piece(model: ChatVideoChat, color_video: Path) -> None:
+    messages = ask(create_video_block(url=str(color_video)))
+    whole = model.invoke(messages)
+    chunks = list(model.stream(messages))
+    assert len([chunk for chunk in chunks if chunk.content]) > 1
+    joined = chunks[0]
+    for chunk in chunks[1:]:
+        joined = joined + chunk
+    assert isinstance(joined, AIMessageChunk)
+    assert joined.content == whole.content
+    assert joined.usage_metadata == whole.usage_metadata
+    assert joined.response_metadata == whole.response_metadata
+    assert [chunk.chunk_position for chunk in chunks].count("last") == 1
+    assert chunks[-1].chunk_position == "last"
+    assert len([chunk for chunk in chunks if chunk.usage_metadata]) == 1
+
+
+async def test_the_event_loop_stays_free(model: ChatVideoChat) -> None:
+    model.invoke("hello")  # loads the weights
+    waits: list[float] = []
+
+    async def tick() -> None:
+        for _ in range(5):
+            start = time.monotonic()
+            await asyncio.sleep(0.001)
+            waits.append(time.monotonic() - start)
+
+    ticking = asyncio.create_task(tick())
+    chunks = [chunk async for chunk in model.astream("hello")]
+    assert waits  # the other task ran between the pieces
+    await ticking
+    assert "".join(str(chunk.content) for chunk in chunks) == (await model.ainvoke("hello")).content
+
+
+def test_greedy_is_reproducible_and_so_is_a_seed(model: ChatVideoChat) -> None:
+    def reply(**settings: Any) -> str:
+        return str(model.invoke("tell me", **settings).content)
+
+    assert reply() == reply() == reply(seed=5)
+    assert reply(temperature=1.5, seed=1) == reply(temperature=1.5, seed=1)
+    assert len({reply(temperature=1.5, seed=seed) for seed in range(4)}) > 1
+    assert reply(temperature=1.5, seed=1, top_p=1e-6) == reply()  # only the likeliest token is left
+
+
+def test_replies_end_before_a_stop_sequence(model: ChatVideoChat) -> None:
+    whole = str(model.invoke("tell me", max_tokens=40).content)
+    stop = whole[8:11]
+    cut = model.invoke("tell me", max_tokens=40, stop=["never said", stop])
+    assert cut.content == whole[: whole.index(stop)].strip()
+    assert cut.response_metadata["finish_reason"] == "stop"
+    streamed = "".join(str(chunk.content) for chunk in model.stream("tell me", max_tokens=40, stop=[stop]))
+    assert streamed == cut.content
+
+
+def test_the_length_of_a_reply_is_bounded(model: ChatVideoChat) -> None:
+    reply = model.invoke("tell me", max_tokens=3)
+    assert reply.usage_metadata is not None
+    assert reply.usage_metadata["output_tokens"] == 3
+    assert reply.response_metadata["finish_reason"] == "length"
+    assert reply.response_metadata["model_provider"] == "videochat"
+
+
+def test_a_conversation_that_does_not_fit_is_an_error(model: ChatVideoChat) -> None:
+    with pytest.raises(ContextTooLongError, match="takes 512"):
+        model.invoke("what? " * 400)
+
+
+def test_a_reply_ends_where_the_context_ends(tmp_path: Path) -> None:
+    folder = make_tiny_chat_model(tmp_path / "chat", context_tokens=40)
+    reply = ChatVideoChat(model=str(folder)).invoke("hello")
+    assert reply.usage_metadata is not None
+    assert reply.usage_metadata["total_tokens"] == 40
+
+
+def test_a_library_segment_is_answered_from_its_kept_tokens(model: ChatVideoChat, color_video: Path) -> None:
+    pictures = np.random.default_rng(0).integers(0, 255, (1, 4, 32, 32, 3), np.uint8)
+    tokens = model.engine.watch(pictures)[0]
+    assert tokens.shape == (CLIP_TOKENS, 16) and tokens.dtype == np.float16
+    block = create_video_block(file_id="file:///a.mp4#t=4,9")
+    with pytest.raises(UnsupportedContentError, match="clip_source=library.clip_source"):
+        model.invoke(ask(block))
+    asked: list[str] = []
+
+    def source(name: str) -> Any:
+        asked.append(name)
+        return tokens
+
+    before = frames_decoded_total()
+    reply = model.model_copy(update={"clip_source": source}).invoke(ask(block))
+    assert reply.content != model.invoke(ask(None)).content
+    assert asked == ["file:///a.mp4#t=4,9"]
+    assert frames_decoded_total() == before
+
+
+def test_bad_files_are_told_apart(
+    model: ChatVideoChat, color_video: Path, tmp_path: Path, write_video: Callable[..., Path]
+) -> None:
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("not a video")
+    for name, error in (("missing.mp4", MediaNotFoundError), ("empty.mp4", UnreadableMediaError)):
+        with pytest.raises(error, match=name):
+            model.invoke(ask(create_video_block(url=str(tmp_path / name))))
+    with pytest.raises(UnreadableMediaError):
+        model.invoke(ask(create_video_block(url=str(tmp_path / "text.mp4"))))
+    with pytest.raises(UnreadableMediaError, match="no readable picture"):
+        model.invoke(ask(create_image_block(url=str(tmp_path / "text.mp4"))))
+    with pytest.raises(MediaNotFoundError, match=r"missing\.png"):
+        model.invoke(ask(create_image_block(url=str(tmp_path / "missing.png"))))
+    with pytest.raises(UnsupportedContentError, match=r"6\.0 s long"):
+        model.invoke(ask(create_video_block(url=str(color_video), start=7.0)))
+    with pytest.raises(UnsupportedContentError, match="give start and end within it"):
+        model.invoke(ask(create_video_block(url=str(color_video), start=1.0, end=70.0)))
+
+
+def test_sound_alone_is_no_video(model: ChatVideoChat, tmp_path: Path) -> None:
+    import wave
+
+    with wave.open(str(tmp_path / "tone.wav"), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(b"\0\1" * 800)
+    with pytest.raises(NoVideoStreamError, match=r"tone\.wav"):
+        model.invoke(ask(create_video_block(url=str(tmp_path / "tone.wav"))))
+
+
+def test_models_that_cannot_be_loaded(tmp_path: Path, tiny_chat: Path) -> None:
+    with pytest.raises(ModelLoadError, match=r"folder with config\.json"):
+        ChatVideoChat(model=str(tmp_path)).invoke("hello")
+    with pytest.raises(ModelLoadError, match="neither a folder nor available"):
+        ChatVideoChat(model="nobody/nothing").invoke("hello")
+    with pytest.raises(ModelLoadError, match="unknown device 'gpu please'"):
+        ChatVideoChat(model=str(tiny_chat), device="gpu please").invoke("hello")
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = make_tiny_chat_model(tmp_path / "chat")
+    weights = load_file(folder / "model.safetensors")
+    del weights["projection.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelLoadError, match=r"lacks 1 weights .* projection\.weight"):
+        ChatVideoChat(model=str(folder)).invoke("hello")
+
+
+def test_mistyped_settings_are_errors(model: ChatVideoChat) -> None:
+    with pytest.raises(ValidationError, match="temprature"):
+        ChatVideoChat(temprature=1.0)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="unknown argument temprature"):
+        model.invoke("hello", temprature=1.0)
+
+
+def test_the_fingerprint_names_what_clip_tokens_depend_on(tiny_chat: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from videochat_tools.engine import ChatEngine
+
+    folder = make_tiny_chat_model(tmp_path / "chat")  # the same seed
+    original = ChatEngine(tiny_chat).fingerprint
+    assert ChatEngine(folder).fingerprint == original
+    weights = load_file(folder / "model.safetensors")
+    for name, changes in (("language_model.lm_head.weight", False), ("vision_layernorm.bias", True)):
+        save_file({**weights, name: weights[name] + 1}, folder / "model.safetensors", metadata={"format": "pt"})
+        assert (ChatEngine(folder).fingerprint != original) is changes

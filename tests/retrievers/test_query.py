@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+
+from videochat_tools.retrievers.query import analyse, content_words
+
+
+@pytest.mark.parametrize(
+    ("question", "picture"),
+    [
+        ("what colour is the ring that spins?", "the ring spins"),
+        ("in which direction does the small red circle move?", "the small red circle moves"),
+        ("which way does the red circle go?", "the red circle goes"),
+        ("how many objects are there when the red circle bumps into the blue square?",
+         "the red circle bumps into the blue square"),
+        ("which object bumps into the blue square?", "an object bumps into the blue square"),
+        ("What happens after the red circle leaves?", "the red circle leaves"),
+        ("does the red circle pass in front of the blue square?", "the red circle passes in front of the blue square"),
+        ("is the ring plain, striped or dotted?", "the ring"),
+        ("show me the moment when the dog jumps", "the dog jumps"),
+        ("is there a red circle in the video?", "a red circle"),
+        ("a man talks to a woman", "a man talks to a woman"),
+        ("When does the man talk to the woman?", "the man talks to the woman"),
+    ],
+)  # fmt: skip
+def test_a_question_becomes_the_description_of_what_it_is_about(question: str, picture: str) -> None:
+    query = analyse(question)
+    assert query.visual == picture
+    assert not query.asks_speech
+    assert query.speech == content_words(picture)
+
+
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [
+        ("what is said about the harbour?", ("harbour",)),
+        ("What does the speaker say about the old bridge?", ("old", "bridge")),
+        ("when is the harbour mentioned?", ("harbour",)),
+        ("who talks about the weather in this video?", ("weather",)),
+        ("find where she mentions the bridge", ("bridge",)),
+        ("What did he say about his fellow Americans?", ("fellow", "americans")),
+    ],
+)
+def test_a_question_about_words_looks_for_the_words_only(question: str, words: tuple[str, ...]) -> None:
+    query = analyse(question)
+    assert query.asks_speech
+    assert query.speech == words
+    assert query.visual == ""
+
+
+@pytest.mark.parametrize("joint", ["when", "while"])
+def test_what_is_said_at_a_moment_looks_for_the_moment(joint: str) -> None:
+    query = analyse(f"what is said {joint} the red circle spins?")
+    assert query.asks_speech
+    assert query.visual == "the red circle spins"
+    assert query.speech == ()
+
+
+def test_topic_and_moment_are_told_apart() -> None:
+    query = analyse("what does he say about the harbour when the red circle spins?")
+    assert (query.visual, query.speech) == ("the red circle spins", ("harbour",))
+
+
+@pytest.mark.parametrize(
+    "odd", ["", "?", "   ", '"', "who?", "AND", "NEAR(", "*", "what happens first?", "ünïcode 日本"]
+)
+def test_odd_input_is_taken_as_it_is(odd: str) -> None:
+    query = analyse(odd)
+    assert query.text == odd
+    assert odd.strip(" ?") in query.visual

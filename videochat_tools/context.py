@@ -1,0 +1,194 @@
+"""Evidence into a prompt: the exact words around every clip, and what of it fits the model.
+
+The strings here are the only place where they are written. The code that trains the nano imports the same
+functions, so that a question about a library looks at run time as it looked in training::
+
+    ###Human: <Video><VideoHere></Video> [00:42–00:51] They say: "the harbour opens at nine"
+    <Video><VideoHere></Video> [01:10–01:16]
+    ###Human: what is said about the harbour?
+    ###Assistant: the harbour opens at nine [00:42–00:51]###
+
+This module writes the part between ``###Human: `` and the next ``###``; roles and separators belong to the
+prompt templates of the model's processor. Nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from videochat_tools.errors import ContextTooLongError
+from videochat_tools.types import SearchHit, TimeSpan, media_fragment
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+
+VIDEO_TAG = "<Video><VideoHere></Video>"  # VideoChat2's own tags; the clip tokens stand where <VideoHere> is
+IMAGE_TAG = "<Image><ImageHere></Image>"
+SPEECH_LABEL = "They say:"
+NOT_FOUND = "Not found in the video."  # also what the model is trained to say when no clip holds the answer
+
+_PLACEHOLDER = re.compile(r"</?(?:Video|Image)>|<(?:Video|Image)Here>")
+_SEPARATOR = re.compile(r"#{3,}")
+
+
+def neutral_text(text: str) -> str:
+    """Defuse in somebody's words what the templates would read as their own marks: tags and ``###``."""
+    return _SEPARATOR.sub("##", _PLACEHOLDER.sub(lambda tag: tag[0].strip("<>"), text))
+
+
+def spoken_text(text: str) -> str:
+    """A transcript as it stands between the quotation marks: one line, no double quotes, no template marks."""
+    return " ".join(neutral_text(text).replace('"', "'").split())
+
+
+def citation(span: TimeSpan) -> str:
+    """How a span is written in a clip line and cited in an answer: ``[00:42–00:51]`` (en dash)."""
+    return f"[{span}]"
+
+
+def clip_caption(span: TimeSpan | None, text: str = "") -> str:
+    """What stands beside one clip: its timecode and what is said in it; each part only where there is one."""
+    spoken = spoken_text(text)
+    parts = ([citation(span)] if span is not None else []) + ([f'{SPEECH_LABEL} "{spoken}"'] if spoken else [])
+    return " ".join(parts)
+
+
+def clip_line(span: TimeSpan | None, text: str = "") -> str:
+    r"""One clip of a visual message: tag, caption and the closing ``\n``."""
+    caption = clip_caption(span, text)
+    return f"{VIDEO_TAG} {caption}\n" if caption else f"{VIDEO_TAG}\n"
+
+
+def render_context(clips: Iterable[tuple[TimeSpan | None, str]]) -> str:
+    """The text of a whole visual message: one line a clip, as (span, transcript), in the order given (time)."""
+    return "".join(clip_line(span, text) for span, text in clips)
+
+
+def cited_answer(text: str, span: TimeSpan | None) -> str:
+    """An answer as the model is trained to give it: ``red [00:42–00:51]``, without a span just ``red``."""
+    return text if span is None else f"{text} {citation(span)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What fits a model. All counts are tokens of the model's own tokenizer."""
+
+    max_input_tokens: int
+    tokens_per_clip: int  # clip tokens of one clip; 0 for a model that reads only the words
+    max_clips: int  # as many as the model was trained to compare
+    count_tokens: Callable[[str], int]
+
+
+def fit_clips(clips: Sequence[SearchHit], other_text: str, budget: Budget) -> list[SearchHit]:
+    """Choose the clips that fit, and shorten what is said in them, at word borders, where it does not.
+
+    Clips are taken best first, at most ``budget.max_clips``. Each may use an equal share of what is left, so that
+    one long transcript cannot push out the next clip; what it leaves over goes to the clips after it.
+
+    Args:
+        clips: best first.
+        other_text: everything else in the prompt: instructions, earlier turns, the question.
+        budget: what fits.
+
+    Returns:
+        The chosen clips, best first, their ``text`` as it goes into the prompt.
+
+    Raises:
+        ContextTooLongError: when not even the question and the best clip without its transcript fit.
+    """
+    left = budget.max_input_tokens - budget.count_tokens(other_text)
+    wanted = list(clips[: budget.max_clips])
+    chosen: list[SearchHit] = []
+    for index, clip in enumerate(wanted):
+        bare = budget.tokens_per_clip + budget.count_tokens(clip_line(clip.span))
+        if bare > left:
+            break
+        share = max(left // (len(wanted) - index), bare)
+        text = _shorten(clip, share - budget.tokens_per_clip, budget.count_tokens)
+        chosen.append(replace(clip, text=text))
+        left -= budget.tokens_per_clip + budget.count_tokens(clip_line(clip.span, text))
+    if wanted and not chosen:
+        raise ContextTooLongError(
+            f"the question with its history leaves {max(left, 0)} of {budget.max_input_tokens} tokens, too few for a "
+            f"clip of {budget.tokens_per_clip} tokens; ask a shorter question or drop earlier turns"
+        )
+    return chosen
+
+
+def _shorten(clip: SearchHit, room: int, count_tokens: Callable[[str], int]) -> str:
+    """The longest run of first words whose clip line has at most ``room`` tokens."""
+    words = spoken_text(clip.text).split()
+    if count_tokens(clip_line(clip.span, " ".join(words))) <= room:
+        return " ".join(words)
+    low, high = 0, len(words) - 1  # `low` words fit, `high + 1` do not
+    while low < high:
+        middle = (low + high + 1) // 2
+        if count_tokens(clip_line(clip.span, " ".join(words[:middle]) + " …")) <= room:
+            low = middle
+        else:
+            high = middle - 1
+    return " ".join(words[:low]) + " …" if low else ""
+
+
+def in_order_of_time(clips: Iterable[SearchHit]) -> list[SearchHit]:
+    """Clips as the model sees them: video after video (that of the best clip first), each from its start on."""
+    given = list(clips)
+    videos = list(dict.fromkeys(clip.video_id for clip in given))
+    return sorted(given, key=lambda clip: (videos.index(clip.video_id), clip.span))
+
+
+def clip_messages(
+    clips: Sequence[SearchHit], question: str, history: Sequence[BaseMessage] = (), *, cached: bool = True
+) -> list[BaseMessage]:
+    """The conversation for a model that watches clips: the clips, the earlier turns, the question.
+
+    Args:
+        clips: the chosen clips, best first.
+        question: what is asked now.
+        history: earlier questions and answers, oldest first.
+        cached: name the clips as library segments (``file_id``, answered from the token cache); otherwise by the
+            place in their file, which decodes them again.
+    """
+    from langchain_core.messages import HumanMessage
+
+    blocks: list[str | dict[str, Any]] = []
+    for clip in in_order_of_time(clips):
+        name = media_fragment(clip.uri, clip.span)
+        blocks.append(
+            {
+                "type": "video",
+                "file_id" if cached else "url": name,
+                "extras": {"caption": clip_caption(clip.span, clip.text)},
+            }
+        )
+    return [HumanMessage(content=blocks), *history, HumanMessage(content=question)]
+
+
+TEXT_INSTRUCTIONS = (
+    "You answer questions about videos from notes on the clips that a search has found. Use nothing but the notes. "
+    "Answer in one short sentence and cite the clip it rests on by its time in square brackets, exactly as written, "
+    f"for example {citation(TimeSpan(42, 51))}. If the notes do not hold the answer, reply exactly: {NOT_FOUND}"
+)
+
+
+def text_messages(
+    clips: Sequence[SearchHit], question: str, history: Sequence[BaseMessage] = ()
+) -> list[BaseMessage]:
+    """The conversation for any other chat model: the clips as notes of time and transcript (the VideoChat-Text way)."""
+    from langchain_core.messages import HumanMessage, SystemMessage
+
+    notes = "\n".join(text_note(clip) for clip in in_order_of_time(clips))
+    return [
+        SystemMessage(content=TEXT_INSTRUCTIONS),
+        *history,
+        HumanMessage(content=f"Notes on the clips:\n{notes}\n\nQuestion: {question}"),
+    ]
+
+
+def text_note(clip: SearchHit) -> str:
+    """One clip for a model that only reads: name of the video, time, what is said."""
+    said = spoken_text(clip.text)
+    return f"{clip.video} {citation(clip.span)} " + (f'{SPEECH_LABEL} "{said}"' if said else "(nothing is said)")

@@ -1,0 +1,285 @@
+"""Video encoders: texts and clips as vectors of one space, and a head that judges whether a pair matches.
+
+The seam is :class:`VideoEncoder`; :class:`VideoChat2Encoder` is VideoChat2's stage-1 network behind it. A clip
+watcher is the other seam through which a library looks at frames: it makes the tokens that the chat model reads.
+torch is loaded with the first model, not with this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from videochat_tools.errors import ModelLoadError
+
+__all__ = [
+    "NANO_ENCODER",
+    "Calibration",
+    "ClipEmbeddings",
+    "ClipWatcher",
+    "VideoChat2Encoder",
+    "VideoEncoder",
+    "fingerprint_folder",
+    "load_encoder",
+]
+
+logger = logging.getLogger(__name__)
+
+NANO_ENCODER = Path(__file__).parent / "models" / "nano" / "retrieval"  # bundled with the package
+CALIBRATION_FILE = "calibration.json"
+MAX_FEATURE_BYTES = 256 * 1024  # kept for a segment: 128 x 160 of the nano fit, 784 x 1024 of UMT-L do not
+
+Vectors = npt.NDArray[np.float32]
+Features = npt.NDArray[np.float16]
+Clips = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How the numbers of one encoder are read. Fitted on held-out data; ``calibration.json`` in its folder.
+
+    The defaults are neutral: they keep the order of the results and put the middle of the scale at a similarity of
+    0.3, but a probability made with them means nothing in itself.
+    """
+
+    match_threshold: float = 0.5  # visual probability from which on a stretch counts as found
+    speech_threshold: float = 0.5  # the same for what is said; roughly the share of the query's words, not the encoder's
+    similarity_scale: float = 14.0  # logit of a match = scale * similarity + offset; 14 = 1 / 0.07, CLIP's first scale
+    similarity_offset: float = -4.2
+    similarity_weight: float = 0.0  # 0..1: share of that logit in the final one; the rest is the matching head's
+
+    def accepts(self, visual: float | None, speech: float | None) -> bool:
+        """Whether either channel is sure enough that a stretch counts as found; ``None`` where it found nothing."""
+        return (visual is not None and visual >= self.match_threshold) or (
+            speech is not None and speech >= self.speech_threshold
+        )
+
+    def similarity_logit(self, similarity: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Log-odds of a match, from the similarity alone."""
+        return self.similarity_scale * similarity.astype(np.float64) + self.similarity_offset
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        """Read a file of these names and numbers; further entries (how they were fitted) are left alone."""
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+            known = {field.name: float(entries[field.name]) for field in fields(cls) if field.name in entries}
+        except (ValueError, TypeError) as error:
+            raise ModelLoadError(f"{path} must be a JSON object of names and numbers: {error}") from error
+        if not all(math.isfinite(value) for value in known.values()):
+            raise ModelLoadError(f"{path} holds a number that is not finite: {known}")
+        return cls(**known)
+
+
+@dataclass(frozen=True, slots=True)
+class ClipEmbeddings:
+    """What an encoder keeps of n clips.
+
+    ``vectors``: float32 [n, dimension]; the inner product with the vector of a text is their similarity.
+    ``features``: float16 [n, tokens, width], what :meth:`VideoEncoder.match` reads, or None when too large to keep.
+    """
+
+    vectors: Vectors
+    features: Features | None
+
+
+@runtime_checkable
+class VideoEncoder(Protocol):
+    """Texts and clips in one space. ``fingerprint`` names the space: equal ones have comparable vectors."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Name of the space."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        ...
+
+    @property
+    def num_frames(self) -> int:
+        """Frames that a clip is made of."""
+        ...
+
+    @property
+    def frame_size(self) -> int:
+        """Height and width of its frames, in pixels."""
+        ...
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether clips come with features, so that :meth:`match` can judge them."""
+        ...
+
+    @property
+    def calibration(self) -> Calibration:
+        """How to read its numbers."""
+        ...
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors, float32 [n, dimension]."""
+        ...
+
+    def embed_clips(self, clips: Clips) -> ClipEmbeddings:
+        """Embed clips, uint8 RGB [n, num_frames, frame_size, frame_size, 3]."""
+        ...
+
+    def match(self, text: str, features: Features) -> Vectors:
+        """Probability that the text describes each clip, float32 [n], from the features [n, tokens, width]."""
+        ...
+
+
+@runtime_checkable
+class ClipWatcher(Protocol):
+    """Makes the tokens of clips that a chat model reads later. ``fingerprint`` names model and instruction."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Name of what the tokens mean."""
+        ...
+
+    @property
+    def num_frames(self) -> int:
+        """Frames that a clip is made of."""
+        ...
+
+    @property
+    def frame_size(self) -> int:
+        """Height and width of its frames, in pixels."""
+        ...
+
+    def watch(self, clips: Clips) -> Features:
+        """Clips uint8 [n, num_frames, frame_size, frame_size, 3] as tokens float16 [n, queries, width]."""
+        ...
+
+
+# Tokenizer and preprocessing change the vectors as much as the weights do; the calibration does not.
+_IDENTITY_FILES = ("*.safetensors", "config.json", "processor_config.json", "qformer_tokenizer/*")
+
+
+def fingerprint_folder(folder: Path) -> str:
+    """16 hex digits that name the weights, configuration and vocabulary in a model folder."""
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in _IDENTITY_FILES for path in folder.glob(pattern) if path.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def load_encoder(model: str | Path | None = None, *, device: str | None = None) -> VideoEncoder:
+    """The video encoder in a folder; without one, the nano that comes with the package.
+
+    Raises:
+        ModelLoadError: no folder, or no VideoChat2 stage-1 checkpoint in it.
+    """
+    return VideoChat2Encoder(NANO_ENCODER if model is None else model, device=device)
+
+
+class VideoChat2Encoder:
+    """VideoChat2's stage-1 network: tower, Q-Former and the heads for similarity (ITC) and matching (ITM).
+
+    The reference's similarity is the mean over the queries of their inner products with the text. That is the
+    inner product with the mean of the queries' unit vectors, so one vector a clip is exact.
+    """
+
+    def __init__(self, model: str | Path, *, device: str | None = None, batch_size: int = 16) -> None:
+        """Load a folder that ``save_pretrained`` wrote.
+
+        Args:
+            model: the folder, with the processor beside the weights.
+            device: as torch names it; default is a GPU when there is one.
+            batch_size: clips that the Q-Former judges at a time.
+
+        Raises:
+            ModelLoadError: no such folder, not a stage-1 checkpoint, or weights missing in it.
+        """
+        folder = Path(model)
+        if not (folder / "config.json").is_file():
+            raise ModelLoadError(
+                f"no video encoder in {folder}; give a folder with config.json and model.safetensors of a "
+                "VideoChat2 stage-1 (retrieval) model"
+            )
+        import torch
+
+        from videochat_tools.models.videochat2 import VideoChat2ForRetrieval, VideoChat2Processor
+
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            network, loaded = VideoChat2ForRetrieval.from_pretrained(folder, output_loading_info=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ModelLoadError(f"{folder} is no VideoChat2 stage-1 model: {str(error).splitlines()[0]}") from error
+        absent = sorted(loaded["missing_keys"])
+        if absent:
+            raise ModelLoadError(
+                f"{len(absent)} tensors are missing in {folder}, first {absent[0]}; give a complete stage-1 "
+                "(retrieval) checkpoint"
+            )
+        self._model: Any = network.eval().to(self.device)
+        self._processor = VideoChat2Processor.from_pretrained(folder)
+        config: Any = self._model.config
+        if config.aggregation != "mean":
+            raise ModelLoadError(
+                f"{folder} compares a text with the best of its queries (aggregation {config.aggregation!r}), which no "
+                "single vector a clip can hold; use a model with aggregation 'mean'"
+            )
+        vision = config.vision_config
+        self.fingerprint = fingerprint_folder(folder)
+        self.dimension = int(config.projection_dim)
+        self.num_frames = int(vision.num_frames)
+        self.frame_size = int(vision.image_size)
+        tokens = self.num_frames * (vision.image_size // vision.patch_size) ** 2
+        self.keeps_features = bool(tokens * vision.hidden_size * 2 <= MAX_FEATURE_BYTES)  # 2 bytes: float16
+        calibration = folder / CALIBRATION_FILE
+        self.calibration = Calibration.load(calibration) if calibration.is_file() else Calibration()
+        self._batch_size = batch_size
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors, float32 [n, dimension]."""
+        import torch
+
+        if not texts:
+            return np.zeros((0, self.dimension), np.float32)
+        with torch.inference_mode():
+            vectors = self._model.text_embeds(**self._tokens(texts))
+        return np.asarray(vectors.float().cpu().numpy(), np.float32)
+
+    def embed_clips(self, clips: Clips) -> ClipEmbeddings:
+        """Embed clips, uint8 RGB [n, num_frames, frame_size, frame_size, 3]."""
+        import torch
+
+        with torch.inference_mode():
+            features = self._model.encode_frames(self._pixels(clips))  # [n, tokens, width], after the layer norm
+            queries = self._model.video_embeds(features)  # [n, queries, dimension], unit vectors
+            vectors = queries.mean(dim=1).float().cpu().numpy()
+        return ClipEmbeddings(vectors, features.half().cpu().numpy() if self.keeps_features else None)
+
+    def match(self, text: str, features: Features) -> Vectors:
+        """Probability of the matching head that the text describes each clip, float32 [n]."""
+        import torch
+
+        probabilities = [np.zeros(0, np.float32)]
+        tokens = self._tokens([text])
+        with torch.inference_mode():
+            for start in range(0, len(features), self._batch_size):
+                part = torch.from_numpy(np.array(features[start : start + self._batch_size], np.float32))
+                repeated = {name: value.expand(len(part), -1) for name, value in tokens.items()}
+                logits = self._model.match_logits(part.to(self.device, self._model.dtype), **repeated)  # [n, 2]
+                probabilities.append(logits.float().softmax(dim=-1)[:, 1].cpu().numpy())
+        return np.concatenate(probabilities)
+
+    def _tokens(self, texts: Sequence[str]) -> dict[str, Any]:
+        return {name: value.to(self.device) for name, value in self._processor.encode_texts(texts).items()}
+
+    def _pixels(self, clips: Clips) -> Any:
+        return self._processor.pixel_values(clips).to(self.device, self._model.dtype)

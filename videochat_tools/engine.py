@@ -1,0 +1,222 @@
+"""A chat model on disk, ready to watch clips and to reply. Weights are loaded when first needed, once a process.
+
+Knows no LangChain. The networks themselves are run by :mod:`videochat_tools.generation`, which is imported with the
+first use, so that opening a library or making a chat model costs neither memory nor time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from videochat_tools.errors import ModelLoadError, UnsupportedContentError
+
+if TYPE_CHECKING:
+    from videochat_tools.content import Turn, Visual
+    from videochat_tools.generation import ChatNetwork, Reply
+
+ClipTokens = npt.NDArray[np.float16]
+"""[queries, width]: the Q-Former's output rows for one clip, all that a reply needs of it."""
+ClipSource = Callable[[str], ClipTokens]
+"""Gives the cached clip tokens of a library segment by its name."""
+
+BUNDLED = Path(__file__).parent / "models" / "nano" / "chat"
+GROUNDING_FILE = "grounding.json"  # {"max_clips": n}: how many clips the model was trained to compare
+DEFAULT_MAX_CLIPS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ReplySettings:
+    """How a reply is made. ``temperature`` 0 is greedy; ``seed`` and ``top_p`` matter only above it."""
+
+    max_tokens: int = 200
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+def model_folder(model: str | Path | None, *, download: bool = True) -> Path:
+    """The local folder of a model: the bundled nano (``None``), a folder, or the snapshot of a hub id.
+
+    Raises:
+        ModelLoadError: there is no such folder, or the hub cannot give it.
+    """
+    folder = BUNDLED if model is None else Path(model)
+    if (folder / "config.json").is_file():
+        return folder
+    if model is None:
+        raise ModelLoadError(
+            f"the bundled model is missing ({folder}); reinstall videochat-tools, or name a model folder"
+        )
+    if folder.exists() or str(model).startswith((".", "/", "~")) or str(model).count("/") != 1:
+        raise ModelLoadError(
+            f"no chat model at {folder} (a folder with config.json is needed); give the folder of a converted "
+            "checkpoint or a hub id such as owner/name"
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(model), local_files_only=not download))
+    except Exception as error:  # the hub client raises a dozen kinds, for one way out
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelLoadError(
+            f"model {model} is neither a folder nor available from the hub ({reason}); download it and give its folder"
+        ) from error
+
+
+def context_tokens(model: str | Path | None) -> int | None:
+    """Prompt and reply together, as written in the model's config.json; ``None`` where it leaves that to a default."""
+    config = _read_json(model_folder(model, download=False) / "config.json")
+    tokens = config.get("text_config", {}).get("max_position_embeddings")
+    return None if tokens is None else int(tokens)
+
+
+class ChatEngine:
+    """One chat model. Also a library's ``ClipWatcher``: it turns clips into the tokens that the library keeps.
+
+    Args:
+        model: folder or hub id; ``None`` is the bundled nano. Looked for when first needed.
+        device: where it runs: ``"cpu"``, ``"cuda"``, …; ``"auto"`` is the first GPU, or else the CPU.
+    """
+
+    def __init__(self, model: str | Path | None = None, device: str = "auto") -> None:
+        self.model = model
+        self.device = device
+        self._lock = threading.Lock()
+        self._network: ChatNetwork | None = None
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the model's files are. Raises ModelLoadError when there are none."""
+        return model_folder(self.model)
+
+    @property
+    def network(self) -> ChatNetwork:
+        """The loaded networks; the first access loads them."""
+        with self._lock:
+            if self._network is None:
+                from videochat_tools.generation import ChatNetwork
+
+                self._network = ChatNetwork(self.folder, self.device)
+            return self._network
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes whenever the same clip would become other clip tokens; the language model has no part in it."""
+        config = _read_json(self.folder / "config.json")
+        shape = {key: config.get(key) for key in ("vision_config", "qformer_config", "vision_layer_norm_eps", "family")}
+        digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
+        for path in (self.folder / "processor_config.json", *sorted((self.folder / "qformer_tokenizer").glob("*"))):
+            if path.is_file():  # pixels and the words that the Q-Former is told
+                digest.update(path.read_bytes())
+        for path in sorted(self.folder.glob("*.safetensors")):
+            for piece in _tensors_before_the_language_model(path):
+                digest.update(piece)
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def max_clips(self) -> int:
+        """How many clips the model was trained to compare in one question."""
+        path = self.folder / GROUNDING_FILE
+        return int(_read_json(path)["max_clips"]) if path.is_file() else DEFAULT_MAX_CLIPS
+
+    @property
+    def num_frames(self) -> int:
+        """Frames a clip."""
+        return self.network.num_frames
+
+    @property
+    def frame_size(self) -> int:
+        """Side of the square that the networks see, in pixels."""
+        return self.network.frame_size
+
+    @property
+    def tokens_per_clip(self) -> int:
+        """Places that one clip takes in the prompt."""
+        return self.network.tokens_per_clip
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens of prompt and reply together."""
+        return self.network.context_tokens
+
+    def watch(self, clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
+        """Clips [n, T, height, width, 3] as clip tokens [n, queries, width]."""
+        return self.network.watch(clips)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a piece of text, as the language model counts them."""
+        return len(self.network.token_ids(text))
+
+    def reply(self, turns: Sequence[Turn], settings: ReplySettings, clip_source: ClipSource | None = None) -> Reply:
+        """Answer a conversation: iterate over the result for the pieces of text as they are made.
+
+        Raises:
+            MediaError: a video or picture of the conversation cannot be read.
+            UnsupportedContentError: a segment is named, but there is no ``clip_source`` to give its tokens.
+            ContextTooLongError: the conversation does not fit the model.
+        """
+        tokens = [self._look_at(visual, clip_source) for turn in turns for visual in turn.visuals]
+        return self.network.reply(turns, tokens, settings)
+
+    def _look_at(self, visual: Visual, clip_source: ClipSource | None) -> ClipTokens:
+        if visual.file_id is None:
+            from videochat_tools.visuals import read_frames
+
+            frames = read_frames(visual, self.num_frames, self.frame_size)
+            return self.network.watch(frames[None], image=visual.kind == "image")[0]
+        if clip_source is None:
+            raise UnsupportedContentError(
+                f"file_id {visual.file_id} names a library segment, but this model is tied to no library; "
+                "pass clip_source=library.clip_source to ChatVideoChat, or give the video by url"
+            )
+        return clip_source(visual.file_id)
+
+
+def load_engine(model: str | Path | None = None, device: str = "auto") -> ChatEngine:
+    """The engine of a model, shared by all who name the same model and device. Nothing is read yet."""
+    local = model is not None and Path(model).exists()
+    return _engine(str(Path(str(model)).resolve()) if local else None if model is None else str(model), device)
+
+
+@lru_cache(maxsize=2)  # a process that swaps models all the time should not keep them all
+def _engine(model: str | None, device: str) -> ChatEngine:
+    return ChatEngine(model, device)
+
+
+def _tensors_before_the_language_model(path: Path) -> Iterator[bytes]:
+    """Names and raw bytes of the tensors that shape clip tokens, read straight from a safetensors file.
+
+    Layout: 8 bytes little-endian length of the header, the header as JSON, the data (safetensors format, version 0.3).
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header: dict[str, Any] = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        for name in sorted(header):
+            if name.startswith(("language_model.", "projection.")):
+                continue
+            begin, end = header[name]["data_offsets"]
+            file.seek(8 + length + begin)
+            yield f"{name} {header[name]['dtype']} {header[name]['shape']}".encode()
+            yield file.read(end - begin)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(f"{path} cannot be read ({error}); download or convert the model again") from error
+    if not isinstance(content, dict):
+        raise ModelLoadError(f"{path} holds no JSON object; download or convert the model again")
+    return content

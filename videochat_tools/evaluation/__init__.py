@@ -1,0 +1,1 @@
+"""Measurements with known truth: each module is a small program, ``python -m videochat_tools.evaluation.NAME``."""

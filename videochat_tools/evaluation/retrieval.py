@@ -1,0 +1,127 @@
+"""What the retrieval heads know: finding clips by their captions, and one attribute at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+import numpy.typing as npt
+
+from videochat_tools.embeddings import ClipEmbeddings, VideoEncoder
+from videochat_tools.evaluation.held_out import PROBES, Probe, draw_probe, render_views, unique_captions
+from videochat_tools.evaluation.statistics import Score, rate
+from videochat_tools.training.world.scene import Scene
+
+__all__ = ["embed", "pool_scores", "probe_scores"]
+
+POOLS = (100, 1000)  # clips that one caption is searched among
+RERANKED = 10  # best clips by similarity that the matching head puts in order
+BATCH = 32  # clips embedded at a time
+
+
+def embed(encoder: VideoEncoder, scenes: Sequence[Scene], view: str) -> ClipEmbeddings:
+    """What a library would keep of the scenes, see :func:`~videochat_tools.evaluation.held_out.render_views`."""
+    parts = []
+    for start in range(0, len(scenes), BATCH):
+        clips = render_views(scenes[start : start + BATCH], view, encoder.num_frames, encoder.frame_size)
+        parts.append(encoder.embed_clips(clips))
+    features = [part.features for part in parts if part.features is not None]
+    return ClipEmbeddings(
+        np.concatenate([part.vectors for part in parts]),
+        np.concatenate(features) if len(features) == len(parts) else None,
+    )
+
+
+def pool_scores(
+    encoder: VideoEncoder, scenes: Sequence[Scene], embeddings: ClipEmbeddings, pool: int, *, seed: int = 0
+) -> list[Score]:
+    """Recall of clips by captions that are true of no other clip of the pool.
+
+    Args:
+        encoder: What embedded the clips.
+        scenes: Of the clips.
+        embeddings: Of the clips, in the same order.
+        pool: Clips in one pool; a last pool that would be smaller is left out.
+        seed: Chooses the wording of the captions.
+
+    Returns:
+        Recall at 1 and 5 by similarity alone, and, if the encoder kept features, after the matching head has put the
+        best ten in order.
+    """
+    found: dict[str, list[bool]] = {"similarity @1": [], "similarity @5": []}
+    if embeddings.features is not None:
+        found |= {"re-ranked @1": [], "re-ranked @5": []}
+    rng = Random(seed)
+    for start in range(0, len(scenes) - pool + 1, pool):
+        captions = unique_captions(rng, scenes[start : start + pool])
+        asked = [number for number, text in enumerate(captions) if text is not None]
+        texts = [text for text in captions if text is not None]
+        similarity = encoder.embed_texts(texts) @ embeddings.vectors[start : start + pool].T
+        for text, row, right in zip(texts, similarity, asked, strict=True):
+            best = np.argsort(-row, kind="stable")[:RERANKED]
+            found["similarity @1"].append(best[0] == right)
+            found["similarity @5"].append(right in best[:5])
+            if embeddings.features is not None:
+                matched = encoder.match(text, embeddings.features[start + best])
+                ordered = best[np.argsort(-matched, kind="stable")]
+                found["re-ranked @1"].append(ordered[0] == right)
+                found["re-ranked @5"].append(right in ordered[:5])
+    return [
+        rate(f"recall {name}, pool {pool}", outcomes, chance=int(name[-1]) / pool)
+        for name, outcomes in found.items()
+        if outcomes
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    clip: int
+    probe: Probe
+
+
+def probe_scores(
+    encoder: VideoEncoder, scenes: Sequence[Scene], embeddings: ClipEmbeddings, *, limit: int, seed: int = 1
+) -> list[Score]:
+    """Choosing the true caption among some that differ in one point, by similarity and by the matching head.
+
+    Args:
+        encoder: What embedded the clips.
+        scenes: Of the clips.
+        embeddings: Of the clips, in the same order.
+        limit: Clips asked about for one attribute, at most.
+        seed: Chooses the wording of the captions and the changes.
+    """
+    scores: list[Score] = []
+    for kind, options in PROBES.items():
+        rng = Random(f"{seed} {kind}")
+        asked: list[_Asked] = []
+        for clip, scene in enumerate(scenes):
+            if len(asked) == limit:
+                break
+            probe = draw_probe(rng, scene, kind)
+            if probe is not None:
+                asked.append(_Asked(clip, probe))
+        if not asked:
+            continue
+        texts = encoder.embed_texts([text for each in asked for text in each.probe.options])
+        vectors = texts.reshape(len(asked), options, -1)
+        similar = [
+            _chosen(vectors[number] @ embeddings.vectors[each.clip]) == each.probe.right
+            for number, each in enumerate(asked)
+        ]
+        scores.append(rate(f"{kind} by similarity", similar, chance=1 / options))
+        if embeddings.features is not None:
+            matched = [_chosen(_match(encoder, each, embeddings.features)) == each.probe.right for each in asked]
+            scores.append(rate(f"{kind} by matching", matched, chance=1 / options))
+    return scores
+
+
+def _match(encoder: VideoEncoder, asked: _Asked, features: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
+    own = features[asked.clip : asked.clip + 1]
+    return np.concatenate([encoder.match(text, own) for text in asked.probe.options])
+
+
+def _chosen(values: npt.NDArray[np.float32]) -> int:
+    return int(values.argmax())

@@ -1,0 +1,104 @@
+"""Scores with their uncertainty, and tables of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from random import Random
+from typing import Any
+
+__all__ = ["Score", "cluster_bootstrap", "markdown_table", "rate", "to_json", "wilson_interval"]
+
+Z_95 = 1.959964  # standard normal quantile of 0.975
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """``correct`` of ``total`` answers are right; ``low`` and ``high`` bound the true share with 95 % confidence.
+
+    ``chance`` is what guessing would reach, ``None`` where that is not defined.
+    """
+
+    name: str
+    correct: int
+    total: int
+    low: float
+    high: float
+    chance: float | None = None
+
+    @property
+    def value(self) -> float:
+        """Share of right answers; NaN where nothing was asked."""
+        return self.correct / self.total if self.total else math.nan
+
+    def __str__(self) -> str:
+        chance = "" if self.chance is None else f", chance {self.chance:.2f}"
+        return (
+            f"{self.name}: {self.value:.3f} [{self.low:.3f}, {self.high:.3f}] ({self.correct} of {self.total}{chance})"
+        )
+
+
+def wilson_interval(correct: int, total: int, z: float = Z_95) -> tuple[float, float]:
+    """Bounds of a share that was seen as ``correct`` of ``total``.
+
+    Wilson's score interval: it keeps its promise for small counts and shares near 0 and 1, where the usual
+    ``p ± z·se`` does not. (0, 1) without any trial.
+    """
+    if not 0 <= correct <= total:
+        raise ValueError(f"an interval needs 0 <= correct <= total, got {correct} of {total}")
+    if total == 0:
+        return 0.0, 1.0
+    share, square = correct / total, z * z / total
+    middle = (share + square / 2) / (1 + square)
+    half = z * math.sqrt(share * (1 - share) / total + square / (4 * total)) / (1 + square)
+    # At the ends the bound is exactly 0 or 1, which rounding would miss by a little.
+    return (0.0 if correct == 0 else max(0.0, middle - half)), (1.0 if correct == total else min(1.0, middle + half))
+
+
+def rate(name: str, outcomes: Iterable[bool], chance: float | None = None) -> Score:
+    """Score of independent right and wrong answers."""
+    results = [bool(outcome) for outcome in outcomes]
+    correct, total = sum(results), len(results)
+    return Score(name, correct, total, *wilson_interval(correct, total), chance)
+
+
+def cluster_bootstrap(
+    name: str, clusters: Mapping[str, Sequence[bool]], chance: float | None = None, *, draws: int = 2000, seed: int = 0
+) -> Score:
+    """Score of answers that hang together, such as those about one video: whole clusters are drawn again.
+
+    Raises:
+        ValueError: with fewer than two clusters, which say nothing about how clusters differ.
+    """
+    groups = [(sum(map(bool, outcomes)), len(outcomes)) for outcomes in clusters.values() if outcomes]
+    if len(groups) < 2:
+        raise ValueError(f"a bootstrap over clusters needs at least two clusters with answers, got {len(groups)}")
+    rng = Random(seed)
+    shares = []
+    for _ in range(draws):
+        drawn = rng.choices(groups, k=len(groups))
+        shares.append(sum(correct for correct, _ in drawn) / sum(total for _, total in drawn))
+    shares.sort()
+    low, high = shares[int(0.025 * draws)], shares[min(math.ceil(0.975 * draws), draws - 1)]
+    return Score(name, sum(correct for correct, _ in groups), sum(total for _, total in groups), low, high, chance)
+
+
+def markdown_table(scores: Iterable[Score], first: str = "measure") -> str:
+    """The scores as a Markdown table, one a line."""
+    lines = [f"| {first} | right | 95 % interval | chance | n |", "|---|---|---|---|---|"]
+    for score in scores:
+        chance = "–" if score.chance is None else f"{score.chance:.3f}"
+        value = "–" if not score.total else f"{score.value:.3f}"
+        lines.append(f"| {score.name} | {value} | {score.low:.3f}–{score.high:.3f} | {chance} | {score.total} |")
+    return "\n".join(lines)
+
+
+def to_json(sections: Mapping[str, Iterable[Score]], **facts: Any) -> str:
+    """Scores by section as JSON, together with the facts that one needs to repeat the measurement."""
+    values = {
+        section: {score.name: {**asdict(score), "value": score.value if score.total else None} for score in scores}
+        for section, scores in sections.items()
+    }
+    return json.dumps({**facts, "scores": values}, indent=1, allow_nan=False)

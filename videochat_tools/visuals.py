@@ -1,0 +1,79 @@
+"""The pixels of a video or picture that a message points at."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from videochat_tools.content import Visual
+from videochat_tools.errors import MediaNotFoundError, UnreadableMediaError, UnsupportedContentError
+from videochat_tools.types import TimeSpan
+
+END_TOLERANCE = 1.0  # seconds that a requested end may lie past the last frame: durations are often rounded up
+
+
+def read_frames(visual: Visual, num_frames: int, frame_size: int) -> npt.NDArray[np.uint8]:
+    """Decode a visual as RGB pictures of shape [T, height, width, 3]; T is 1 for a picture.
+
+    Args:
+        visual: by path or by its bytes.
+        num_frames: frames of a video where the visual does not ask for another number, spread evenly.
+        frame_size: side of the square that the model sees, in pixels; videos come in this size already, cut out and
+            scaled as a library does it, so that the same clip looks the same from either side.
+
+    Raises:
+        MediaError: the file is missing, damaged or of another kind.
+        UnsupportedContentError: the asked-for part lies outside the video.
+    """
+    if visual.kind == "image":
+        return _read_image(visual)[None]
+    if visual.path is not None:
+        return _read_video(visual.path, visual, num_frames, frame_size)
+    # Containers are read with seeking; a file keeps large videos out of memory while they are decoded.
+    with tempfile.TemporaryDirectory(prefix="videochat-") as folder:
+        path = Path(folder) / "inline"
+        path.write_bytes(visual.data or b"")
+        return _read_video(path, visual, num_frames, frame_size)
+
+
+def _read_video(path: Path, visual: Visual, num_frames: int, frame_size: int) -> npt.NDArray[np.uint8]:
+    from videochat_tools.library.clips import decode_size, fit_frame
+    from videochat_tools.media import open_video, uniform_times
+
+    with open_video(path) as whole, whole.resized(decode_size(whole.info, frame_size)) as reader:
+        span = _part(visual, reader.info.duration)
+        times = uniform_times(span, visual.num_frames or num_frames)
+        frames = [fit_frame(frame.image, frame_size) for frame in reader.frames_at(times)]
+    if len(frames) != len(times):  # the file ends, or is damaged, before the part
+        raise UnreadableMediaError(f"{path} has no readable frames at [{span}]; ask for an earlier part")
+    return np.stack(frames)
+
+
+def _part(visual: Visual, duration: float) -> TimeSpan:
+    start = visual.start or 0.0
+    end = duration if visual.end is None else visual.end
+    if start >= duration > 0 or end > duration + END_TOLERANCE:
+        raise UnsupportedContentError(
+            f"the video is {duration:.1f} s long, but the part from {start:.1f} s to {end:.1f} s was asked for; "
+            "give start and end within it"
+        )
+    return TimeSpan(start, max(start, min(end, duration)))
+
+
+def _read_image(visual: Visual) -> npt.NDArray[np.uint8]:
+    """[height, width, 3], turned the right way up."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    source = visual.path if visual.path is not None else io.BytesIO(visual.data or b"")
+    name = visual.path or "the inline picture"
+    try:
+        with Image.open(source) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except FileNotFoundError:
+        raise MediaNotFoundError(f"no such file: {name}; check the name and the folder") from None
+    except (UnidentifiedImageError, OSError, ValueError) as error:
+        raise UnreadableMediaError(f"{name} is no readable picture ({error}); give a JPEG, PNG or WebP file") from error

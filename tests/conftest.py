@@ -40,7 +40,7 @@ Pictures = Iterable[npt.NDArray[np.uint8]]
 
 @pytest.fixture(scope="session")
 def write_video() -> Callable[..., Path]:
-    """``write_video(path, pictures, fps=10)``: an H.264 file of RGB pictures [height, width, 3], picture n at n / fps."""
+    """``write_video(path, pictures, fps=10)``: an H.264 file of RGB pictures [height, width, 3], n-th at n / fps."""
 
     def write(path: Path, pictures: Pictures, fps: int = 10) -> Path:
         import av

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 SENTENCES = [
-    "###Human: <Video><VideoHere></Video> [00:42–00:51] They say: \"the harbour opens at nine\"",
+    '###Human: <Video><VideoHere></Video> [00:42–00:51] They say: "the harbour opens at nine"',
     "###Human: what colour is the ring that spins? ###Assistant: red [00:42–00:51]###",
     "Not found in the video. the small blue square moves left, right, up and down and bumps into the large green star",
     "Watch the video and answer the question. Observe the image and answer the question.",

@@ -76,9 +76,7 @@ def not_found(question: str, dropped: Sequence[str] = ()) -> Answer:
     return Answer(question, NOT_FOUND, found=False, dropped=tuple(dropped))
 
 
-def check_answer(
-    question: str, text: str, clips: Sequence[SearchHit], *, tolerance: float = SNAP_TOLERANCE
-) -> Answer:
+def check_answer(question: str, text: str, clips: Sequence[SearchHit], *, tolerance: float = SNAP_TOLERANCE) -> Answer:
     """Verify what a model wrote against the clips it was given.
 
     Args:
@@ -125,20 +123,21 @@ def _supporting(cited: Citation, clips: Sequence[SearchHit], tolerance: float) -
 
     Where videos share the timecode and the citation names none of them, the video of the best clip is meant.
     """
-    if cited.span is None:
+    span = cited.span
+    if span is None:
         return []
     for video_id in _meant(cited.label, clips):
         group = sorted((clip for clip in clips if clip.video_id == video_id), key=lambda clip: clip.span)
-        inside = [clip for clip in group if _within(cited.span, clip.span, tolerance)]
+        inside = [clip for clip in group if _within(span, clip.span, tolerance)]
         if inside:
-            return [max(inside, key=lambda clip: (_shared(cited.span, clip.span), clip.score))]
+            return [max(inside, key=lambda clip: (_shared(span, clip.span), clip.score))]
         run: list[SearchHit] = []
         for clip in group:
             if run and clip.span.start - run[-1].span.end > tolerance:
                 run = []
             run.append(clip)
-            if _within(cited.span, run[0].span.union(clip.span), tolerance):
-                return [part for part in run if part.span.overlaps(cited.span)]
+            if _within(span, run[0].span.union(clip.span), tolerance):
+                return [part for part in run if part.span.overlaps(span)]
     return []
 
 

@@ -112,6 +112,10 @@ class ChatVideoChat(BaseChatModel):
             profile["max_input_tokens"] = tokens
         return profile
 
+    def get_token_ids(self, text: str) -> list[int]:
+        """Ids of a text in the model's own vocabulary; ``get_num_tokens`` counts them."""
+        return self.engine.token_ids(text)
+
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -120,7 +124,7 @@ class ChatVideoChat(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         """The whole reply at once: the stream, put together."""
-        chunks = [chunk.message for chunk in self._chunks(messages, stop, kwargs)]
+        chunks = list(self._chunks(messages, stop, kwargs))
         last = chunks[-1]
         message = AIMessage(
             content="".join(str(chunk.content) for chunk in chunks),
@@ -136,20 +140,21 @@ class ChatVideoChat(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        for chunk in self._chunks(messages, stop, kwargs):
+        for message in self._chunks(messages, stop, kwargs):
+            chunk = ChatGenerationChunk(message=message)
             if run_manager:
-                run_manager.on_llm_new_token(str(chunk.message.content), chunk=chunk)
+                run_manager.on_llm_new_token(str(message.content), chunk=chunk)
             yield chunk
 
     def _chunks(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
-    ) -> Iterator[ChatGenerationChunk]:
+    ) -> Iterator[AIMessageChunk]:
         """Pieces of text as they are made, then one empty chunk with the usage and the reason it ended."""
         model = kwargs.pop("model", None)
         engine = load_engine(model, self.device) if model else self.engine
         reply = engine.reply(read_messages(messages), self._settings(stop, kwargs), self.clip_source)
         for text in reply:
-            yield ChatGenerationChunk(message=AIMessageChunk(content=text))
+            yield AIMessageChunk(content=text)
         usage = UsageMetadata(
             input_tokens=reply.input_tokens,
             output_tokens=reply.output_tokens,
@@ -161,8 +166,7 @@ class ChatVideoChat(BaseChatModel):
             "model_provider": PROVIDER,
             "finish_reason": reply.finish_reason,
         }
-        last = AIMessageChunk(content="", usage_metadata=usage, response_metadata=metadata, chunk_position="last")
-        yield ChatGenerationChunk(message=last)
+        yield AIMessageChunk(content="", usage_metadata=usage, response_metadata=metadata, chunk_position="last")
 
     def _settings(self, stop: list[str] | None, kwargs: dict[str, Any]) -> ReplySettings:
         """The settings of one call: those of the instance, and over them those of the call."""

@@ -174,9 +174,7 @@ TEXT_INSTRUCTIONS = (
 )
 
 
-def text_messages(
-    clips: Sequence[SearchHit], question: str, history: Sequence[BaseMessage] = ()
-) -> list[BaseMessage]:
+def text_messages(clips: Sequence[SearchHit], question: str, history: Sequence[BaseMessage] = ()) -> list[BaseMessage]:
     """The conversation for any other chat model: the clips as notes of time and transcript (the VideoChat-Text way)."""
     from langchain_core.messages import HumanMessage, SystemMessage
 

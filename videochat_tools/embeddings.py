@@ -71,7 +71,7 @@ class Calibration:
     def load(cls, path: Path) -> Calibration:
         """Read a file of these names and numbers; further entries (how they were fitted) are left alone."""
         try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
+            entries = dict(json.loads(path.read_text(encoding="utf-8")))
             known = {field.name: float(entries[field.name]) for field in fields(cls) if field.name in entries}
         except (ValueError, TypeError) as error:
             raise ModelLoadError(f"{path} must be a JSON object of names and numbers: {error}") from error

@@ -154,9 +154,9 @@ class ChatEngine:
         """Clips [n, T, height, width, 3] as clip tokens [n, queries, width]."""
         return self.network.watch(clips)
 
-    def count_tokens(self, text: str) -> int:
-        """Tokens of a piece of text, as the language model counts them."""
-        return len(self.network.token_ids(text))
+    def token_ids(self, text: str) -> list[int]:
+        """Ids of a piece of text in the language model's vocabulary."""
+        return self.network.token_ids(text)
 
     def reply(self, turns: Sequence[Turn], settings: ReplySettings, clip_source: ClipSource | None = None) -> Reply:
         """Answer a conversation: iterate over the result for the pieces of text as they are made.

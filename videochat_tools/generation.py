@@ -78,8 +78,8 @@ class ChatNetwork:
         ids, visual_mask = self.processor.tokenize_prompt(render_turns(turns, self.processor))
         if len(ids) >= self.context_tokens:
             raise ContextTooLongError(
-                f"the conversation has {len(ids)} tokens with its clips, and the model takes {self.context_tokens} with "
-                "the reply; drop earlier turns or clips"
+                f"the conversation has {len(ids)} tokens with its clips, but the model takes {self.context_tokens} "
+                "together with the reply; drop earlier turns or clips"
             )
         with torch.inference_mode():
             tokens = torch.from_numpy(np.stack(clip_tokens)).to(self.device) if clip_tokens else None
@@ -167,9 +167,12 @@ class Reply:
         settings = self._settings
         generator = torch.Generator(device=self._embeds.device)
         if settings.temperature > 0:
-            generator.seed() if settings.seed is None else generator.manual_seed(settings.seed)
+            if settings.seed is None:
+                generator.seed()
+            else:
+                generator.manual_seed(settings.seed)
         cache, step = None, {"inputs_embeds": self._embeds}
-        for number in range(self._room):
+        for _ in range(self._room):
             with torch.inference_mode():
                 output = self._network.model(**step, past_key_values=cache, use_cache=True, logits_to_keep=1)
                 token = _pick(output.logits[0, -1].float(), settings, generator)
@@ -192,7 +195,9 @@ def _load(folder: Path, dtype: torch.dtype | str) -> VideoChat2ForConditionalGen
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ModelLoadError(f"no chat model can be loaded from {folder} ({reason}); convert or download it again") from error
+        raise ModelLoadError(
+            f"no chat model can be loaded from {folder} ({reason}); convert or download it again"
+        ) from error
     finally:
         if bars:
             transformers_logging.enable_progress_bar()

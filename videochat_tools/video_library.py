@@ -152,7 +152,7 @@ class VideoLibrary(LibraryStore):
         engine = chat.engine
         # The reply needs room too; a quarter of a small context is enough for an answer with its citation.
         size = engine.context_tokens - min(chat.max_tokens, engine.context_tokens // 4)
-        budget = Budget(size - room, engine.tokens_per_clip, engine.max_clips, engine.count_tokens)
+        budget = Budget(size - room, engine.tokens_per_clip, engine.max_clips, chat.get_num_tokens)
         chosen = fit_clips(clips, other, budget)
         cached = self._kept_tokens_suit(engine)
         if cached:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import tempfile
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import numpy.typing as npt
 from videochat_tools.content import Visual
 from videochat_tools.errors import MediaNotFoundError, UnreadableMediaError, UnsupportedContentError
 from videochat_tools.types import TimeSpan
+
+logger = logging.getLogger(__name__)
 
 END_TOLERANCE = 1.0  # seconds that a requested end may lie past the last frame: durations are often rounded up
 
@@ -48,8 +51,11 @@ def _read_video(path: Path, visual: Visual, num_frames: int, frame_size: int) ->
         span = _part(visual, reader.info.duration)
         times = uniform_times(span, visual.num_frames or num_frames)
         frames = [fit_frame(frame.image, frame_size) for frame in reader.frames_at(times)]
-    if len(frames) != len(times):  # the file ends, or is damaged, before the part
+    if not frames:
         raise UnreadableMediaError(f"{path} has no readable frames at [{span}]; ask for an earlier part")
+    if len(frames) < len(times):  # as in a library: what is left of a damaged file is used
+        logger.warning("%s ends before %.1f s: its last picture is used from there on", path, times[len(frames)])
+        frames += [frames[-1]] * (len(times) - len(frames))
     return np.stack(frames)
 
 

@@ -12,6 +12,7 @@ from langchain_core.callbacks import BaseCallbackHandler, CallbackManagerForLLMR
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
+from pydantic import Field
 
 from videochat_tools.agents import create_grounded_qa
 from videochat_tools.chat_model import ChatVideoChat
@@ -37,7 +38,7 @@ class Scripted(BaseChatModel):
     """Another chat model: says what it is told to say, and remembers what it was shown."""
 
     replies: list[str]
-    heard: list[list[BaseMessage]] = []
+    heard: list[list[BaseMessage]] = Field(default_factory=list)
 
     @property
     def _llm_type(self) -> str:

@@ -22,11 +22,8 @@ def test_run_time_prompt_is_the_trained_one() -> None:
     ]
     turns = [("what colour is the ring?", "red [00:42–00:51]"), ("and where does it go?", "left [00:42–00:51]")]
     tokenizer = build_llm_tokenizer()
-    trained = encode_conversations(
-        tokenizer,
-        [Conversation(tuple(_assemble([(i, c.span, c.text) for i, c in enumerate(clips)], turns)), ("colour", "motion"))],
-        tokens_per_clip=6,
-    )
+    pieces = _assemble([(number, clip.span, clip.text) for number, clip in enumerate(clips)], turns)
+    trained = encode_conversations(tokenizer, [Conversation(tuple(pieces), ("colour", "motion"))], tokens_per_clip=6)
     history: list[BaseMessage] = [HumanMessage(turns[0][0]), AIMessage(turns[0][1])]
     processor = VideoChat2Processor(tokenizer, None, ProcessorOptions(num_visual_tokens=6))
     prompt = render_turns(read_messages(clip_messages(clips, turns[1][0], history)), processor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,12 +27,18 @@ MakeFilm = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def make_film(write_video: Callable[..., Path]) -> MakeFilm:
+def make_film(write_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> MakeFilm:
     """``make_film(path, "red", "green")``: three seconds of each colour at 10 frames a second, 96x64."""
+    folder = tmp_path_factory.mktemp("made")
 
     def make(path: Path, *colors: str, seconds: float = 3.0) -> Path:
-        pictures = (np.full((64, 96, 3), COLORS[color], np.uint8) for color in colors for _ in range(int(seconds * 10)))
-        return write_video(path, pictures, fps=10)
+        made = folder / f"{'-'.join(colors)} {seconds}{path.suffix}"
+        if not made.exists():
+            pictures = (
+                np.full((64, 96, 3), COLORS[color], np.uint8) for color in colors for _ in range(int(seconds * 10))
+            )
+            write_video(made, pictures, fps=10)
+        return Path(shutil.copy(made, path))
 
     return make
 

@@ -153,6 +153,16 @@ def test_counters_tell_how_much_was_really_decoded(backend: str, tmp_path: Path)
         assert video.frames_decoded - before - decoded in range(300, 320)  # each frame once, whatever lies between
 
 
+@pytest.mark.parametrize("name", ["film.mp4", "film.mkv", "film.ts"])
+def test_a_seek_lands_on_the_nearest_keyframe(name: str, tmp_path: Path) -> None:
+    path = render_numbered(tmp_path / name, 400, gop=50)
+    with open_video(path) as video:
+        before = video.frames_decoded
+        assert [read_barcode(frame.image) for frame in video.frames_at([10.5, 25.5, 39.0])] == [105, 255, 390]
+        # From 100, 250 and 350 on, and a few frames of read-ahead each time.
+        assert video.frames_decoded - before < 6 + 6 + 41 + 3 * 8
+
+
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [

@@ -224,7 +224,8 @@ class VideoSource:
         # Matroska and MPEG-TS show few or none; a fragmented MP4 only what it has read so far.
         if not 0 < self._stream.frames <= len(entries):
             return None
-        keys = [entry.timestamp for entry in entries if entry.is_keyframe]
+        # The index holds decoding times, but FFmpeg's MP4 reader is asked for presentation times.
+        keys = [entry.timestamp + self._reorder_ticks for entry in entries if entry.is_keyframe]
         sound = self._sound
         picture_end = sound_end = 0.0
         if self._stream.duration:
@@ -238,7 +239,7 @@ class VideoSource:
             picture_end = max(0.0, self._seconds(missing.timestamp + self._reorder_ticks))
             sound_end = min(sound_end, picture_end)
             self._damaged(f"the file ends {picture_end:.1f} s into the film")
-        return Timeline([self._seconds(key + self._reorder_ticks) for key in keys], keys, picture_end, sound_end)
+        return Timeline([self._seconds(key) for key in keys], keys, picture_end, sound_end)
 
     def _scanned_timeline(self) -> Timeline:
         times: list[float] = []

@@ -108,7 +108,7 @@ def step_losses(
     right, wrong, own_right, own_wrong = [], [], [], []
     for clip in clips:
         true, false = draw_texts(rng, clip.scene, 3)
-        own_right.append(len(right))
+        own_right.append(len(right) + rng.randrange(len(true)))
         right.extend(true)
         own_wrong.append(list(range(len(wrong), len(wrong) + len(false))))
         wrong.extend(false)

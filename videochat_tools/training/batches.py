@@ -4,15 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AttentionInterface, PreTrainedModel, PreTrainedTokenizerBase
 
 from videochat_tools.training.conversations import Conversation
 
-__all__ = ["ConversationBatch", "answer_loss", "encode_conversations"]
+__all__ = ["CAUSAL_MATMUL", "ConversationBatch", "answer_loss", "by_length", "encode_conversations", "join_values"]
+
+CAUSAL_MATMUL = "videochat_causal_matmul"
+
+
+def _causal_matmul(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """Causal attention by explicit products, in the precision it is given; for right-padded rows.
+
+    On CPU the backward of torch's fused attention is slow in bfloat16, and transformers' own "eager" turns the
+    scores to float32, which takes longer than the products themselves.
+    """
+    length = query.shape[-2]
+    scores = torch.matmul(query * kwargs["scaling"], key.transpose(-1, -2))
+    hidden = torch.full((length, length), float("-inf"), dtype=scores.dtype).triu_(1)
+    weights = torch.softmax(scores + hidden, dim=-1, dtype=scores.dtype)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(CAUSAL_MATMUL, _causal_matmul)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +100,31 @@ def encode_conversations(
     )
 
 
+def by_length(conversations: Sequence[Conversation], groups: int) -> list[list[Conversation]]:
+    """Rows of like length together: little padding, and attention is quadratic in the longest row."""
+    ordered = sorted(conversations, key=lambda c: sum(len(piece.text) + 80 * (piece.clip is not None) for piece in c.pieces))
+    size = -(-len(ordered) // groups)
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+
+def join_values(right: Sequence[dict[str, list[float]]]) -> dict[str, float]:
+    """Mean of every kind over several groups."""
+    together: dict[str, list[float]] = {}
+    for group in right:
+        for kind, values in group.items():
+            together.setdefault(kind, []).extend(values)
+    return {kind: sum(values) / len(values) for kind, values in together.items()}
+
+
 def answer_loss(
     language_model: PreTrainedModel, inputs_embeds: Tensor, batch: ConversationBatch
-) -> tuple[Tensor, dict[str, list[float]]]:
+) -> tuple[Tensor, Tensor, dict[str, list[float]]]:
     """Cross-entropy of the answers, each weighted by one over the root of its length.
 
     Long quotations would otherwise drown the single word that a colour is.
 
     Returns:
-        The loss, and for every kind whether each of its answers is right in all tokens.
+        The weighted sum, the sum of weights, and for every kind whether each of its answers is right in all tokens.
     """
     hidden = language_model.model(inputs_embeds=inputs_embeds, use_cache=False).last_hidden_state
     logits = language_model.lm_head(hidden[batch.places[:, 0], batch.places[:, 1]]).float()
@@ -100,4 +137,4 @@ def answer_loss(
     right: dict[str, list[float]] = {}
     for kind, mistakes in zip(batch.kinds, wrong.tolist(), strict=True):
         right.setdefault(kind, []).append(float(mistakes == 0))
-    return (each * weights).sum() / weights.sum(), right
+    return (each * weights).sum(), weights.sum(), right

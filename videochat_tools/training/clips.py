@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from videochat_tools.retrievers.query import analyse
 from videochat_tools.training.world.language import Text, caption, contradict, statement
 from videochat_tools.training.world.questions import KINDS, ask
 from videochat_tools.training.world.render import render_clip
@@ -37,6 +38,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "action": (STILL, *ACTIONS, *INTERACTIONS),
 }
 _VALUE_INDEX = {name: {value: i for i, value in enumerate(values)} for name, values in ATTRIBUTES.items()}
+_SEARCHABLE = tuple(kind for kind in KINDS if kind not in ("absent", "yesno"))
 _SCENE_ATTRIBUTES = ("colour", "shape", "size", "texture")
 
 
@@ -105,23 +107,32 @@ def to_pixels(clips: Sequence[Clip], form: ClipFormat) -> Tensor:
 
 
 def draw_texts(rng: Random, scene: Scene, wrong: int) -> tuple[list[Text], list[Text]]:
-    """One or two true texts (captions, statements, questions that point here) and ``wrong`` nearly true captions."""
+    """True and nearly true texts of a scene.
+
+    Returns:
+        A caption and mostly something shorter (a statement, a question, or what the retriever makes of a question);
+        and ``wrong`` texts that are false in one point, captions and statements.
+    """
     right = [caption(rng, scene)]
-    if rng.random() < 0.5:
-        second: Text | None = statement(rng, scene)
-        if rng.random() < 0.6:
-            question = ask(rng, scene, rng.choice([kind for kind in KINDS if kind not in ("absent", "yesno")]))
-            second = Text(question.question, question.facts) if question and len(question.facts) > 1 else None
-        if second is not None:
-            right.append(second)
+    if rng.random() < 0.75:
+        right.append(statement(rng, scene) if rng.random() < 0.4 else _searched(rng, scene) or statement(rng, scene))
     false: list[Text] = []
-    for _ in range(wrong * 4):
+    for _ in range(wrong * 5):
         if len(false) == wrong:
             break
-        text = contradict(rng, scene)
+        text = contradict(rng, scene, short=rng.random() < 0.4)
         if text is not None:
             false.append(text)
     return right, false
+
+
+def _searched(rng: Random, scene: Scene) -> Text | None:
+    """A question as it is looked for: in its own words, or in those of the retriever's query analysis."""
+    question = ask(rng, scene, rng.choice(_SEARCHABLE))
+    if question is None or not question.facts:
+        return None
+    words = question.question if rng.random() < 0.35 else analyse(question.question).visual
+    return Text(words, question.facts) if words else None
 
 
 def match_matrix(texts: Sequence[Text], scenes: Sequence[Scene]) -> Tensor:

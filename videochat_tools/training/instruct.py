@@ -15,13 +15,19 @@ from random import Random
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from videochat_tools.models.videochat2.modeling_videochat2 import (
     VideoChat2ForConditionalGeneration,
     VideoChat2ForRetrieval,
 )
-from videochat_tools.training.batches import answer_loss, encode_conversations
+from videochat_tools.training.batches import (
+    CAUSAL_MATMUL,
+    answer_loss,
+    by_length,
+    encode_conversations,
+    join_values,
+)
 from videochat_tools.training.clips import ClipFormat, draw_clip, to_pixels
 from videochat_tools.training.conversations import Conversation, binding_drill, converse, copy_drill
 from videochat_tools.training.loop import Loop, LoopOptions
@@ -56,18 +62,30 @@ def train_language(folder: Path, options: LoopOptions, *, batch: int = 32, seed:
     torch.manual_seed(seed)
     tokenizer = build_llm_tokenizer()
     config = chat_config(1, len(tokenizer))
-    config.text_config._attn_implementation = "eager"
+    config.text_config._attn_implementation = CAUSAL_MATMUL
     model = VideoChat2ForConditionalGeneration(config).language_model
     loop = Loop(model, folder, options)
     model.train()
     for step in loop:
         rng = Random(f"language {seed} {step}")
         drills = 0.5 if loop.progress < 0.2 else 0.3 if loop.progress < 0.6 else 0.15
-        rows = encode_conversations(tokenizer, language_conversations(rng, batch, drills), 0)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss, right = answer_loss(model, model.get_input_embeddings()(rows.input_ids), rows)
-        loop.update(loss, {kind: sum(values) / len(values) for kind, values in right.items()})
+        loss, right = language_loss(model, tokenizer, language_conversations(rng, batch, drills))
+        loop.update(loss, right)
     torch.save(model.state_dict(), folder / "language.pt")
+
+
+def language_loss(
+    language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, conversations: list[Conversation]
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss of conversations without clips."""
+    losses, weights, right = [], [], []
+    for group in by_length(conversations, 4):
+        rows = encode_conversations(tokenizer, group, 0)
+        with torch.autocast("cpu", torch.bfloat16):
+            embeds = language_model.get_input_embeddings()(rows.input_ids)
+            for results, result in zip((losses, weights, right), answer_loss(language_model, embeds, rows), strict=True):
+                results.append(result)
+    return torch.stack(losses).sum() / torch.stack(weights).sum(), join_values(right)
 
 
 def start_chat_model(align: Path, language: Path | None) -> tuple[VideoChat2ForConditionalGeneration, nn.Module]:
@@ -112,24 +130,26 @@ def instruct_loss(
     """Loss of freshly drawn clips and conversations, and of a few rows of text against forgetting."""
     words, pieces = tokenizers
     drawn = [draw_clip(rng, form, splice=0.2) for _ in range(clips)]
-    visual = encode_conversations(
-        words, instruct_conversations(rng, [clip.scene for clip in drawn], rows), model.config.num_visual_tokens
-    )
+    conversations = instruct_conversations(rng, [clip.scene for clip in drawn], rows)
     instruction = pieces([INSTRUCTION] * clips, return_tensors="pt")
+    losses, weights, right = [], [], []
     with torch.autocast("cpu", torch.bfloat16):
         with torch.set_grad_enabled(tower):
             vision = model.encode_frames(to_pixels(drawn, form))
         tokens = model.get_clip_tokens(
             None, instruction["input_ids"], instruction["attention_mask"], vision_embeds=vision
         )
-        embeds = model.embed_prompt(visual.input_ids, visual.visual_mask, tokens[list(visual.clips)])
-        loss, right = answer_loss(model.language_model, embeds, visual)
-        values: dict[str, float | Tensor] = {kind: sum(each) / len(each) for kind, each in right.items()}
-        if text_rows:
-            text = encode_conversations(words, language_conversations(rng, text_rows, 0.2), 0)
-            text_loss, _ = answer_loss(model.language_model, model.get_input_embeddings()(text.input_ids), text)
-            values["text_loss"] = text_loss
-            loss = loss + 0.25 * text_loss
+        for group in by_length(conversations, 4):
+            batch = encode_conversations(words, group, model.config.num_visual_tokens)
+            embeds = model.embed_prompt(batch.input_ids, batch.visual_mask, tokens[list(batch.clips)])
+            for results, result in zip((losses, weights, right), answer_loss(model.language_model, embeds, batch), strict=True):
+                results.append(result)
+    loss = torch.stack(losses).sum() / torch.stack(weights).sum()
+    values: dict[str, float | Tensor] = {**join_values(right)}
+    if text_rows:
+        kept, _ = language_loss(model.language_model, words, language_conversations(rng, text_rows, 0.2))
+        values["text_loss"] = kept
+        loss = loss + 0.25 * kept
     return loss, values
 
 
@@ -161,7 +181,9 @@ def train_instruct(
     torch.manual_seed(seed)
     model, _ = start_chat_model(align, language)
     words, pieces = build_llm_tokenizer(), build_qformer_tokenizer(folder / "qformer_tokenizer")
-    model.set_attn_implementation("eager")
+    model.vision_encoder.set_attn_implementation("eager")
+    model.qformer.set_attn_implementation("eager")
+    model.language_model.set_attn_implementation(CAUSAL_MATMUL)
     for part in (model.vision_encoder, model.vision_layernorm):
         part.requires_grad_(tower)
     loop, form = Loop(model, folder, options), clip_format(model.config.vision_config)

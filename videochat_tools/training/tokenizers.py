@@ -10,7 +10,7 @@ import string
 from pathlib import Path
 from random import Random
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from videochat_tools.context import NOT_FOUND, SPEECH_LABEL
@@ -101,6 +101,9 @@ def build_llm_tokenizer() -> PreTrainedTokenizerFast:
     )
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace(space, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", vocabulary["<s>"])]
     )
     tokenizer.add_tokens([AddedToken(mark, normalized=False) for mark in _TEMPLATE_MARKS])
     return PreTrainedTokenizerFast(

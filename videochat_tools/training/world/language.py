@@ -170,14 +170,17 @@ def _subject_look(part: Text) -> Look:
 ASPECTS = ("action", "direction", "order", "shape", "colour", "size", "texture", "swap", "roles")
 
 
-def contradict(rng: Random, scene: Scene, aspect: str | None = None) -> Text | None:
-    """A caption like the scene's own that is false in one aspect; ``None`` where the scene offers no such change."""
+def contradict(rng: Random, scene: Scene, aspect: str | None = None, *, short: bool = False) -> Text | None:
+    """A caption (or short statement) like the scene's own that is false in one aspect.
+
+    ``None`` where the scene offers no such change, or the statement drawn does not mention it.
+    """
     aspect = aspect or rng.choices(ASPECTS, (3, 2, 2, 3, 2, 1.5, 1.5, 2, 2))[0]
     changed = _changed(rng, scene, aspect)
     if changed is None:
         return None
     force = ("colour", "shape", aspect) if aspect in ("size", "texture") else ("colour", "shape")
-    text = caption(rng, changed, force=force, full=True)
+    text = statement(rng, changed) if short else caption(rng, changed, force=force, full=True)
     return None if text.facts <= scene.facts else text
 
 

@@ -1,0 +1,178 @@
+"""The real encoder over a real (tiny, random) stage-1 network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from videochat_tools.embeddings import Calibration, VideoChat2Encoder, VideoEncoder, load_encoder
+from videochat_tools.errors import ModelLoadError
+from videochat_tools.library import LibraryStore
+
+TEXTS = ["a red ring spins", "the blue square", "ring"]
+
+
+@pytest.fixture(scope="module")
+def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``make_model(seed=0, hidden_size=32, aggregation="mean")``: a stage-1 folder, 4 frames of 32x32."""
+    import torch
+    from transformers import BertTokenizerFast
+
+    from videochat_tools.models.videochat2 import (
+        ProcessorOptions,
+        VideoChat2ForRetrieval,
+        VideoChat2Processor,
+        VideoChat2RetrievalConfig,
+    )
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"a red ring spins the blue square".split(), "[DEC]"]
+
+    def make(*, seed: int = 0, hidden_size: int = 32, aggregation: str = "mean", patch_size: int = 16) -> Path:
+        folder = tmp_path_factory.mktemp("model") / f"stage 1 ({seed})"
+        config = VideoChat2RetrievalConfig(
+            vision_config={
+                "hidden_size": hidden_size, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
+                "image_size": 32, "patch_size": patch_size, "num_frames": 4, "position_image_size": 32,
+            },
+            qformer_config={
+                "vocab_size": len(words), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+                "intermediate_size": 32, "max_position_embeddings": 32, "num_query_tokens": 4,
+            },
+            projection_dim=12,
+            aggregation=aggregation,
+        )  # fmt: skip
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = VideoChat2ForRetrieval(config)
+            with torch.no_grad():  # large weights, so that different input gives different output
+                for parameter in model.parameters():
+                    if parameter.ndim > 1:
+                        parameter.normal_(std=0.4)
+        model.save_pretrained(folder)
+        tokenizer = BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}, bos_token="[DEC]")
+        options = ProcessorOptions(image_size=32, max_text_length=16, truncation_side="right")
+        VideoChat2Processor(None, tokenizer, options).save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def folder(make_model: Callable[..., Path]) -> Path:
+    return make_model()
+
+
+@pytest.fixture(scope="module")
+def encoder(folder: Path) -> VideoEncoder:
+    return load_encoder(folder)
+
+
+@pytest.fixture(scope="module")
+def clips() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (20, 4, 32, 32, 3)).astype(np.uint8)
+
+
+def test_the_inner_product_is_the_network_s_own_similarity(
+    encoder: VideoEncoder, folder: Path, clips: np.ndarray
+) -> None:
+    import torch
+
+    from videochat_tools.models.videochat2 import VideoChat2ForRetrieval, VideoChat2Processor
+
+    model = VideoChat2ForRetrieval.from_pretrained(folder).eval()
+    processor = VideoChat2Processor.from_pretrained(folder)
+    with torch.inference_mode():
+        features = model.encode_frames(processor.pixel_values(clips))
+        texts = model.text_embeds(**processor.encode_texts(TEXTS))
+        similarity = model.similarity(model.video_embeds(features), texts).numpy()
+        tokens = processor.encode_texts([TEXTS[0]] * len(clips))
+        matched = model.match_logits(features, **tokens).softmax(-1)[:, 1].numpy()
+
+    made = encoder.embed_clips(clips)
+    assert made.vectors.shape == (20, encoder.dimension)
+    assert made.vectors.dtype == np.float32
+    vectors = encoder.embed_texts(TEXTS)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert np.allclose(made.vectors @ vectors.T, similarity, atol=1e-5)
+
+    assert made.features is not None
+    assert made.features.dtype == np.float16
+    judged = encoder.match(TEXTS[0], made.features)
+    assert judged.shape == (20,)
+    assert np.allclose(judged, matched, atol=5e-3)  # the features are kept in half precision
+    assert np.ptp(judged) > 0.01
+    assert len(encoder.match(TEXTS[0], made.features[:0])) == 0
+    assert encoder.embed_texts([]).shape == (0, encoder.dimension)
+
+
+def test_the_fingerprint_names_what_makes_the_vectors(
+    make_model: Callable[..., Path], folder: Path, encoder: VideoEncoder
+) -> None:
+    assert VideoChat2Encoder(folder).fingerprint == encoder.fingerprint
+    assert VideoChat2Encoder(make_model(seed=1)).fingerprint != encoder.fingerprint
+    copy = make_model()
+    assert VideoChat2Encoder(copy).fingerprint == encoder.fingerprint
+    (copy / "calibration.json").write_text("{}")
+    assert VideoChat2Encoder(copy).fingerprint == encoder.fingerprint
+    settings = json.loads((copy / "processor_config.json").read_text())
+    (copy / "processor_config.json").write_text(json.dumps({**settings, "max_text_length": 8}))
+    assert VideoChat2Encoder(copy).fingerprint != encoder.fingerprint
+
+
+def test_features_that_are_too_large_are_not_kept(make_model: Callable[..., Path], clips: np.ndarray) -> None:
+    encoder = VideoChat2Encoder(make_model(patch_size=4, hidden_size=516))  # 256 tokens x 516 x 2 bytes > 256 KiB
+    assert not encoder.keeps_features
+    assert encoder.embed_clips(clips[:2]).features is None
+
+
+def test_calibration_is_read_from_the_folder(make_model: Callable[..., Path]) -> None:
+    folder = make_model()
+    assert VideoChat2Encoder(folder).calibration == Calibration()
+    file = folder / "calibration.json"
+    file.write_text(json.dumps({"match_threshold": 0.7, "similarity_weight": 0.5, "fitted_on": "held-out clips"}))
+    assert VideoChat2Encoder(folder).calibration == Calibration(match_threshold=0.7, similarity_weight=0.5)
+    for wrong in ("[1]", "no JSON", '{"match_threshold": "high"}', '{"match_threshold": NaN}'):
+        file.write_text(wrong)
+        with pytest.raises(ModelLoadError, match=r"calibration\.json"):
+            VideoChat2Encoder(folder)
+
+
+def test_a_stretch_counts_as_found_by_either_channel() -> None:
+    calibration = Calibration(match_threshold=0.9, speech_threshold=0.5)
+    assert calibration.accepts(0.95, None)
+    assert calibration.accepts(0.1, 0.6)
+    assert not calibration.accepts(0.8, 0.4)
+    assert not calibration.accepts(None, None)
+
+
+def test_what_is_no_encoder_is_refused(make_model: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match="no video encoder in"):
+        load_encoder(tmp_path / "nothing")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ModelLoadError):
+        load_encoder(tmp_path)
+    with pytest.raises(ModelLoadError, match="aggregation 'mean'"):
+        load_encoder(make_model(aggregation="max"))
+
+
+def test_missing_weights_are_an_error_and_never_random(make_model: Callable[..., Path]) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    folder = make_model()
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["itm_head.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelLoadError, match=r"1 tensors? .*itm_head\.weight"):
+        load_encoder(folder)
+
+
+def test_it_serves_a_library(encoder: VideoEncoder, color_video: Path, tmp_path: Path) -> None:
+    with LibraryStore(tmp_path / "lib", encoder=encoder, transcriber=None) as store:
+        assert store.add(color_video)[0].status == "added"
+        hits = store.search("a red ring", k=3)
+    assert [hit.span.start for hit in sorted(hits, key=lambda hit: hit.span)] == [0.0, 2.0, 4.0]
+    assert all(0 <= hit.score <= 1 for hit in hits)

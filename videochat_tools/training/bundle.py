@@ -1,0 +1,94 @@
+"""Trained weights into the folders that ship with the package: half precision on disk, single precision in use."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from videochat_tools.models.videochat2 import ProcessorOptions, VideoChat2Processor
+from videochat_tools.models.videochat2.modeling_videochat2 import (
+    VideoChat2ForConditionalGeneration,
+    VideoChat2ForRetrieval,
+)
+from videochat_tools.training.recipe import chat_config, retrieval_config, vision_config
+from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
+
+__all__ = ["bundle_chat", "bundle_retrieval"]
+
+NANO = Path(__file__).parents[1] / "models" / "nano"
+MAX_TEXT = 64  # WordPieces
+
+
+def bundle_retrieval(state: Path, folder: Path) -> None:
+    """Write the stage-1 network from a checkpoint of :mod:`videochat_tools.training.align`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer = build_qformer_tokenizer(Path(scratch), MAX_TEXT)
+    network = VideoChat2ForRetrieval(retrieval_config(len(tokenizer)))
+    _load(network, state, "network.")
+    options = ProcessorOptions(
+        image_size=vision_config().image_size,
+        squash_images=False,
+        max_text_length=MAX_TEXT,
+        truncation_side="right",
+        video_instruction=None,
+        image_instruction=None,
+    )
+    _save(network, VideoChat2Processor(None, tokenizer, options), folder)
+
+
+def bundle_chat(state: Path, folder: Path, *, max_clips: int = 3) -> None:
+    """Write the chat network from a checkpoint of :mod:`videochat_tools.training.instruct`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        pieces = build_qformer_tokenizer(Path(scratch), MAX_TEXT)
+    words = build_llm_tokenizer()
+    network = VideoChat2ForConditionalGeneration(chat_config(len(pieces), len(words)))
+    _load(network, state, "")
+    options = ProcessorOptions(
+        image_size=vision_config().image_size,
+        squash_images=False,
+        num_visual_tokens=network.config.num_visual_tokens,
+        max_text_length=MAX_TEXT,
+        # One instruction for both: the nano has seen no other.
+        image_instruction=ProcessorOptions.video_instruction,
+    )
+    _save(network, VideoChat2Processor(words, pieces, options), folder)
+    (folder / "grounding.json").write_text(json.dumps({"max_clips": max_clips}) + "\n", encoding="utf-8")
+
+
+def _load(network: nn.Module, file: Path, prefix: str) -> None:
+    """Take the tensors below a prefix; all of the network's must be there."""
+    state = torch.load(file, weights_only=True)
+    state = state.get("model", state)
+    network.load_state_dict({name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)})
+
+
+def _save(network: nn.Module, processor: VideoChat2Processor, folder: Path) -> None:
+    network.half().save_pretrained(folder)
+    processor.save_pretrained(folder)
+    config = folder / "config.json"
+    content = json.loads(config.read_text(encoding="utf-8"))
+    content["dtype"] = "float32"  # what to compute in: half precision is slow or missing on CPUs
+    config.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Command line: ``python -m videochat_tools.training.bundle [--align STATE] [--chat STATE] [--folder DIR]``."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--align", type=Path, help="state.pt of the align stage")
+    parser.add_argument("--chat", type=Path, help="state.pt of the instruct stage")
+    parser.add_argument("--folder", type=Path, default=NANO)
+    parser.add_argument("--max-clips", type=int, default=3)
+    arguments = parser.parse_args()
+    if arguments.align:
+        bundle_retrieval(arguments.align, arguments.folder / "retrieval")
+    if arguments.chat:
+        bundle_chat(arguments.chat, arguments.folder / "chat", max_clips=arguments.max_clips)
+
+
+if __name__ == "__main__":
+    main()

@@ -8,11 +8,26 @@ from typing import TypeVar
 
 from videochat_tools.types import TimeSpan
 
-__all__ = ["RRF_K", "Found", "fuse_ranks", "merge_neighbours", "suppress_overlaps"]
+__all__ = ["RRF_K", "Found", "above_threshold", "fuse_ranks", "merge_neighbours", "suppress_overlaps"]
 
 Key = TypeVar("Key", bound=Hashable)
 
 RRF_K = 60  # of "Reciprocal rank fusion outperforms Condorcet", Cormack et al., SIGIR 2009
+
+
+def above_threshold(probability: float, threshold: float) -> float:
+    """A probability on a scale where 0.5 is the threshold of its channel (the difference of their log-odds).
+
+    One channel may be sure from 0.95 on and another from 0.5; only on such a scale can they be weighed against
+    each other. With a threshold of 0.5 nothing changes.
+    """
+
+    def odds(value: float) -> float:
+        value = min(max(value, 1e-6), 1 - 1e-6)
+        return value / (1 - value)
+
+    ratio = odds(probability) / odds(threshold)
+    return ratio / (1 + ratio)
 
 
 def fuse_ranks(channels: Sequence[Mapping[Key, float]], *, k: int = RRF_K) -> dict[Key, float]:

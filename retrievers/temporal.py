@@ -10,7 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from videochat_tools.embeddings import VideoEncoder
-from videochat_tools.retrievers.fusion import RRF_K, Found, fuse_ranks, merge_neighbours, suppress_overlaps
+from videochat_tools.retrievers.fusion import (
+    RRF_K,
+    Found,
+    above_threshold,
+    fuse_ranks,
+    merge_neighbours,
+    suppress_overlaps,
+)
 from videochat_tools.retrievers.query import Query, analyse
 from videochat_tools.types import SearchHit, Segment, TimeSpan, VideoRecord
 
@@ -235,8 +242,13 @@ class HybridTemporalRetriever:
                     best.video_id, best.span.union(stretch.span), max(best.probability, stretch.probability)
                 )
             speech[key] = stretch
+        calibration = self.encoder.calibration
         ranks = fuse_ranks(
-            [visual, {key: stretch.probability for key, stretch in speech.items()}], k=self.options.rrf_k
+            [
+                {key: above_threshold(value, calibration.match_threshold) for key, value in visual.items()},
+                {key: above_threshold(item.probability, calibration.speech_threshold) for key, item in speech.items()},
+            ],
+            k=self.options.rrf_k,
         )
         return [
             self._found(segments[key], rank, visual.get(key), speech.get(key), touched.get(key, set()))

@@ -52,7 +52,7 @@ class Calibration:
     """
 
     match_threshold: float = 0.5  # visual probability from which on a stretch counts as found
-    speech_threshold: float = 0.5  # the same for what is said; roughly the share of the query's words, not the encoder's
+    speech_threshold: float = 0.5  # the same for what is said, where it is about the share of the query's words
     similarity_scale: float = 14.0  # logit of a match = scale * similarity + offset; 14 = 1 / 0.07, CLIP's first scale
     similarity_offset: float = -4.2
     similarity_weight: float = 0.0  # 0..1: share of that logit in the final one; the rest is the matching head's

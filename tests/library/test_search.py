@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from videochat_tools.embeddings import Calibration
 from videochat_tools.library import LibraryStore
 from videochat_tools.media import frames_decoded_total
 from videochat_tools.segmenting import make_segmenter
@@ -200,3 +201,12 @@ def test_an_encoder_without_features_goes_by_similarity(open_store: OpenStore, t
     assert first.visual > 0.9
     assert second.visual < 0.1
     assert not list((store.path / "cache").rglob("features*"))
+
+
+def test_channels_are_weighed_by_how_sure_each_must_be(store: LibraryStore, open_store: OpenStore, talk: Path) -> None:
+    assert store.search("blue, lamp")[0].span.start == pytest.approx(6)  # blue is seen with 0.95
+    doubting = open_store(encoder=FakeVideoEncoder(calibration=Calibration(match_threshold=0.999)))
+    doubting.add(talk)
+    hit = doubting.search("blue, lamp")[0]  # which means nothing to an encoder that is sure from 0.999 on
+    assert hit.text == "Please bring the old lamp."
+    assert hit.speech is not None

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from videochat_tools.retrievers.fusion import Found, fuse_ranks, merge_neighbours, suppress_overlaps
+from videochat_tools.retrievers.fusion import Found, above_threshold, fuse_ranks, merge_neighbours, suppress_overlaps
 from videochat_tools.types import TimeSpan
 
 
@@ -25,6 +25,13 @@ def test_the_first_of_a_channel_that_found_nothing_of_use_does_not_win() -> None
 def test_the_order_of_one_channel_is_kept() -> None:
     fused = fuse_ranks([{"a": 0.2, "b": 0.9, "c": 0.5}, {}])
     assert list(fused) == ["b", "c", "a"]
+
+
+def test_channels_are_weighed_from_their_own_thresholds() -> None:
+    assert above_threshold(0.3, 0.5) == pytest.approx(0.3)
+    assert above_threshold(0.95, 0.95) == pytest.approx(0.5)
+    assert above_threshold(0.9, 0.95) < 0.5 < above_threshold(0.6, 0.5) < above_threshold(0.99, 0.95)
+    assert 0 < above_threshold(0.0, 0.9) < above_threshold(1.0, 0.9) < 1
 
 
 def merged(*items: Found, **options: Any) -> list[tuple[float, float]]:

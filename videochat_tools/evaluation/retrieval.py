@@ -23,6 +23,10 @@ BATCH = 32  # clips embedded at a time
 
 def embed(encoder: VideoEncoder, scenes: Sequence[Scene], view: str) -> ClipEmbeddings:
     """What a library would keep of the scenes, see :func:`~videochat_tools.evaluation.held_out.render_views`."""
+    if view == "blank":  # all alike
+        one = encoder.embed_clips(render_views(scenes[:1], view, encoder.num_frames, encoder.frame_size))
+        features_of_all = None if one.features is None else one.features.repeat(len(scenes), axis=0)
+        return ClipEmbeddings(one.vectors.repeat(len(scenes), axis=0), features_of_all)
     parts = []
     for start in range(0, len(scenes), BATCH):
         clips = render_views(scenes[start : start + BATCH], view, encoder.num_frames, encoder.frame_size)

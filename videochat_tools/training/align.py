@@ -1,7 +1,8 @@
 """Stage 1, align: the tower and the Q-Former learn what texts mean (contrast and matching with hard negatives).
 
-Three things are added to the released recipe, both needed by a small network that starts from nothing: it begins with
-still pictures, where a step shows eight times as many different objects; captions that are false in one point join the contrast (without them shape and roles are ignored), and while training, linear heads
+Four things are added to the released recipe, all needed by a small network that starts from nothing. It begins with
+still pictures, where a step shows eight times as many different objects, and goes on with busy clips, where all
+objects move at once (without them motion is hardly learned: most objects of a scene rest). Captions that are false in one point join the contrast (without them shape and roles are ignored), and while training, linear heads
 ask the tower's tokens what stands on them (colour, shape, size, texture, action).
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -22,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from videochat_tools.models.videochat2.modeling_videochat2 import VideoChat2ForRetrieval
 from videochat_tools.training.clips import (
     ATTRIBUTES,
+    MOTION_VALUES,
     Clip,
     ClipFormat,
     attribute_labels,
@@ -34,12 +36,23 @@ from videochat_tools.training.loop import Loop, LoopOptions
 from videochat_tools.training.recipe import clip_format, retrieval_config
 from videochat_tools.training.tokenizers import build_qformer_tokenizer
 from videochat_tools.training.world.language import Text
+from videochat_tools.training.world.scene import sample_busy_scene
 
 __all__ = ["AlignModel", "train_align"]
 
 log = logging.getLogger(__name__)
 
-PICTURES = 0.12  # share of the time that is spent on still pictures, at the start
+# How often a resting object counts in the action loss; most objects rest, and "still" would be a good guess.
+_STILL_WEIGHT = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """Shares of the time: first still pictures, then busy clips, then texts (with some busy clips among them)."""
+
+    pictures: float = 0.12
+    busy: float = 0.15
+    busy_every: int = 5  # one step in so many of the last phase
 
 
 class AlignModel(nn.Module):
@@ -50,6 +63,7 @@ class AlignModel(nn.Module):
         self.network = network
         width = network.config.vision_config.hidden_size
         self.probes = nn.ModuleDict({name: nn.Linear(width, len(values)) for name, values in ATTRIBUTES.items()})
+        self.motion = nn.Linear(width, MOTION_VALUES)
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -88,15 +102,33 @@ def picture_losses(
     return loss, values
 
 
+def busy_losses(
+    model: AlignModel, form: ClipFormat, rng: Random, batch: int
+) -> tuple[Tensor, dict[str, float | Tensor]]:
+    """Loss of the attribute heads on clips in which everything moves."""
+    clips = [draw_clip(rng, form, splice=0.0, scene=sample_busy_scene(rng)) for _ in range(batch)]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, values = _probe_losses(model, clips, form, model.network.encode_frames(to_pixels(clips, form)))
+    return loss, {f"busy_{name[2:]}": value for name, value in values.items()}
+
+
 def _probe_losses(
     model: AlignModel, clips: Sequence[Clip], form: ClipFormat, vision: Tensor
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
-    places, labels = attribute_labels(clips, form)
+    places, labels, motion = attribute_labels(clips, form)
     tokens = vision[places[:, 0], places[:, 1]]
     names = [name for name in ATTRIBUTES if form.num_frames > 1 or name != "action"]
     logits = {name: model.probes[name](tokens).float() for name in names}
-    loss = torch.stack([F.cross_entropy(logits[name], labels[name]) for name in names]).sum()
-    return loss, {f"p_{name}": (logits[name].argmax(-1) == labels[name]).float().mean() for name in names}
+    rare = torch.ones(len(ATTRIBUTES["action"]))
+    rare[0] = _STILL_WEIGHT
+    losses = [F.cross_entropy(logits[name], labels[name], rare if name == "action" else None) for name in names]
+    if form.num_frames > 1:
+        losses.append(2.0 * F.smooth_l1_loss(model.motion(tokens).float(), motion, beta=0.2))
+    right = {name: logits[name].argmax(-1) == labels[name] for name in names}
+    values: dict[str, float | Tensor] = {f"p_{name}": right[name].float().mean() for name in names}
+    if "action" in right and bool((labels["action"] > 0).any()):
+        values["p_moving"] = right["action"][labels["action"] > 0].float().mean()
+    return torch.stack(losses).sum(), values
 
 
 def step_losses(
@@ -158,19 +190,33 @@ def _matching(
     return F.cross_entropy(logits, labels), (logits.argmax(-1) == labels).float().mean()
 
 
-def train_align(folder: Path, options: LoopOptions, *, batch: int = 32, seed: int = 0) -> VideoChat2ForRetrieval:
-    """Train stage 1 and leave the network and its tokenizer in ``folder / 'retrieval'``."""
+def train_align(
+    folder: Path,
+    options: LoopOptions,
+    *,
+    batch: int = 32,
+    seed: int = 0,
+    phases: Phases | None = None,
+    start: Path | None = None,
+) -> VideoChat2ForRetrieval:
+    """Train stage 1 and leave the network in ``folder / 'retrieval'``; ``start``: weights of another run."""
+    phases = phases or Phases()
     torch.manual_seed(seed)
     tokenizer = build_qformer_tokenizer(folder / "qformer_tokenizer")
     network = VideoChat2ForRetrieval(retrieval_config(len(tokenizer)))
     network.set_attn_implementation("eager")
     model = AlignModel(network)
+    if start is not None:
+        model.load_state_dict(torch.load(start, weights_only=True)["model"], strict=False)
     loop, form = Loop(model, folder, options), clip_format(network.config.vision_config)
     model.train()
     for step in loop:
         rng = Random(f"align {seed} {step}")
-        if loop.progress < PICTURES:
+        texts_from = phases.pictures + phases.busy
+        if loop.progress < phases.pictures:
             loss, values = picture_losses(model, form, rng, 2 * batch)
+        elif loop.progress < texts_from or step % phases.busy_every == 0:
+            loss, values = busy_losses(model, form, rng, batch // 2)
         else:
             loss, values = step_losses(model, tokenizer, form, rng, batch, match=step % 2 == 0)
         loop.update(loss, values)
@@ -187,10 +233,20 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pictures", type=float, default=0.12, help="share of the time")
+    parser.add_argument("--busy", type=float, default=0.15, help="share of the time")
+    parser.add_argument("--start", type=Path, help="state.pt of another run to begin with")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
-    train_align(arguments.folder, LoopOptions(arguments.minutes), batch=arguments.batch, seed=arguments.seed)
+    train_align(
+        arguments.folder,
+        LoopOptions(arguments.minutes),
+        batch=arguments.batch,
+        seed=arguments.seed,
+        phases=Phases(arguments.pictures, arguments.busy),
+        start=arguments.start,
+    )
 
 
 if __name__ == "__main__":

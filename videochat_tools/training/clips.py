@@ -24,10 +24,11 @@ from videochat_tools.training.world.scene import (
     STILL,
     TEXTURES,
     Scene,
+    State,
     sample_scene,
 )
 
-__all__ = ["ATTRIBUTES", "Clip", "ClipFormat", "attribute_labels", "draw_clip", "draw_texts", "match_matrix", "to_pixels"]
+__all__ = ["ATTRIBUTES", "MOTION_VALUES", "Clip", "ClipFormat", "attribute_labels", "draw_clip", "draw_texts", "match_matrix", "to_pixels"]
 
 # What the tower's tokens are asked to know while it trains, with the possible values.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
@@ -37,6 +38,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "texture": TEXTURES,
     "action": (STILL, *ACTIONS, *INTERACTIONS),
 }
+MOTION_VALUES = 7  # numbers that the tokens are asked for beside the attributes: place and change
 _VALUE_INDEX = {name: {value: i for i, value in enumerate(values)} for name, values in ATTRIBUTES.items()}
 _SEARCHABLE = tuple(kind for kind in KINDS if kind not in ("absent", "yesno"))
 _SCENE_ATTRIBUTES = ("colour", "shape", "size", "texture")
@@ -140,15 +142,17 @@ def match_matrix(texts: Sequence[Text], scenes: Sequence[Scene]) -> Tensor:
     return torch.tensor([[text.facts <= scene.facts for scene in scenes] for text in texts])
 
 
-def attribute_labels(clips: Sequence[Clip], form: ClipFormat) -> tuple[Tensor, dict[str, Tensor]]:
+def attribute_labels(clips: Sequence[Clip], form: ClipFormat) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """Which tokens lie on the middle of an object, and what is there.
 
     Returns:
-        Indices [n, 2] of (clip, token) with tokens counted frame by frame, and for each attribute its value [n].
+        Indices [n, 2] of (clip, token) with tokens counted frame by frame, for each attribute its value [n], and
+        :data:`MOTION_VALUES` numbers [n, 7].
     """
     cells = form.image_size // form.patch_size
     places: list[tuple[int, int]] = []
     values: dict[str, list[int]] = {name: [] for name in ATTRIBUTES}
+    motions: list[tuple[float, ...]] = []
     for number, clip in enumerate(clips):
         for frame, (time, own) in enumerate(zip(clip.times, clip.own, strict=True)):
             if not own:
@@ -161,4 +165,27 @@ def attribute_labels(clips: Sequence[Clip], form: ClipFormat) -> tuple[Tensor, d
                 for name in _SCENE_ATTRIBUTES:
                     values[name].append(_VALUE_INDEX[name][getattr(thing, name)])
                 values["action"].append(_VALUE_INDEX["action"][state.action])
-    return torch.tensor(places), {name: torch.tensor(value) for name, value in values.items()}
+                around = [clip.scene.state(index, clip.times[other]) for other in _neighbours(frame, clip.own)]
+                motions.append(_motion(state, *around, cells))
+    labels = {name: torch.tensor(value) for name, value in values.items()}
+    return torch.tensor(places), labels, torch.tensor(motions)
+
+
+def _neighbours(frame: int, own: Sequence[bool]) -> tuple[int, int]:
+    """The frames before and after, as far as they show the same scene."""
+    before = frame - 1 if frame > 0 and own[frame - 1] else frame
+    after = frame + 1 if frame + 1 < len(own) and own[frame + 1] else frame
+    return before, after
+
+
+def _motion(state: State, before: State, after: State, cells: int) -> tuple[float, ...]:
+    """Place within its cell, and change from the frame before to the one after, each scaled to about one."""
+    return (
+        state.x * cells % 1.0 - 0.5,
+        state.y * cells % 1.0 - 0.5,
+        (after.x - before.x) * 6.0,
+        (after.y - before.y) * 6.0,
+        (after.radius - before.radius) / state.radius * 2.0,
+        abs(after.angle - before.angle),
+        after.opacity - before.opacity,
+    )

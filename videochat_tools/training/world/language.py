@@ -190,7 +190,7 @@ def _changed(rng: Random, scene: Scene, aspect: str) -> Scene | None:
         index = rng.randrange(len(things))
         values = {"colour": tuple(COLOURS), "shape": SHAPES, "size": tuple(SIZES), "texture": TEXTURES}[aspect]
         value = rng.choice([value for value in values if value != getattr(things[index], aspect)])
-        things[index] = replace(things[index], **{aspect: value})
+        things[index] = replace(things[index], **{aspect: value})  # type: ignore[arg-type]
     elif aspect == "swap":  # two objects exchange colour or shape: only binding tells them apart
         if len(things) < 2:
             return None

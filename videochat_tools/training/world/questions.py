@@ -78,7 +78,8 @@ def _full_look(scene: Scene, index: int) -> Look | None:
 
 def _does(scene: Scene, look: Look, event: Event, rng: Random) -> tuple[str, set[Fact]] | None:
     """``that bumps into the blue square``, with its facts."""
-    words, facts = verb(rng, event.kind), {("does", event.kind, look)}
+    words = verb(rng, event.kind)
+    facts: set[Fact] = {("does", event.kind, look)}
     if event.target is not None:
         target = pick_look(rng, scene, event.target)
         if target is None:
@@ -242,8 +243,8 @@ def _yesno(rng: Random, scene: Scene, kind: str) -> Question | None:
             look = rng.choice(((colour, thing.shape, None, None), (thing.colour, shape, None, None)))
             if any(matches(other, look) for other in scene.things):
                 return None
-        words, facts = f"is there a {name(look)}?".replace("a orange", "an orange"), frozenset({("is", look)})
-        return Question(kind, words, "yes" if true else "no", facts if true else frozenset())
+        words = f"is there a {name(look)}?".replace("a orange", "an orange")
+        return Question(kind, words, "yes" if true else "no", frozenset({("is", look)} if true else ()))
     event = rng.choice(scene.events)
     one = _full_look(scene, event.subject)
     other = None if event.target is None else _full_look(scene, event.target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from random import Random
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from videochat_tools.training.world.scene import COLOURS, Scene, State, Thing
 __all__ = ["render_clip"]
 
 Image = npt.NDArray[np.uint8]
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[np.floating[Any]]  # float32 throughout
 
 _SUPER = 1.25  # how far around an object pixels are computed, in radii
 

@@ -29,6 +29,7 @@ __all__ = [
     "Scene",
     "State",
     "Thing",
+    "sample_busy_scene",
     "sample_scene",
 ]
 
@@ -237,6 +238,18 @@ def sample_scene(rng: Random, *, held_out: bool | None = False) -> Scene:
     return Scene(tuple(things), tuple(events), duration, rng.getrandbits(32))
 
 
+def sample_busy_scene(rng: Random) -> Scene:
+    """Three objects that all do something all the time, for learning to see motion; nothing is ever said about it."""
+    duration = rng.uniform(4.0, 8.0)
+    things, events = _sample_things(rng, 3, False), []
+    for index in range(len(things)):
+        start, end = duration * rng.uniform(0.0, 0.1), duration * rng.uniform(0.9, 1.0)
+        drawn, things = _act(rng, index, things, set(), start, end, clear=False)
+        if drawn is not None:
+            events.append(drawn)
+    return Scene(tuple(things), tuple(events), duration, rng.getrandbits(32))
+
+
 def _sample_windows(rng: Random, duration: float) -> list[tuple[float, float]]:
     if rng.random() < 0.6:
         return [(duration * rng.uniform(0.05, 0.25), duration * rng.uniform(0.75, 0.97))]
@@ -298,6 +311,13 @@ def _sample_event(
             return Event(kind, subject, start, end, target), things
     if done & {"disappear", "blink", "target", "appear", *INTERACTIONS}:
         return None, things
+    return _act(rng, subject, things, done, start, end)
+
+
+def _act(
+    rng: Random, subject: int, things: list[Thing], done: set[str], start: float, end: float, *, clear: bool = True
+) -> tuple[Event | None, list[Thing]]:
+    """An event of one object alone. ``clear``: it must not come near another one."""
     kinds = [kind for kind in ACTIONS if _possible(kind, things[subject], done)]
     if not kinds:
         return None, things
@@ -315,7 +335,7 @@ def _sample_event(
             ends = thing.x + dx * amount, thing.y + dy * amount
             if not all(0.05 < value < 0.95 for value in ends):
                 return None, things
-        if not _clear_way(thing, dx * amount, dy * amount, [other for other in things if other is not things[subject]]):
+        if clear and not _clear_way(thing, dx * amount, dy * amount, [other for other in things if other is not things[subject]]):
             return None, things
     elif kind == "spin":
         amount = rng.choice((-1, 1)) * rng.uniform(0.35, 0.5) * (end - start) / 4.0

@@ -2,8 +2,9 @@
 
 Four things are added to the released recipe, all needed by a small network that starts from nothing. It begins with
 still pictures, where a step shows eight times as many different objects, and goes on with busy clips, where all
-objects move at once (without them motion is hardly learned: most objects of a scene rest). Captions that are false in one point join the contrast (without them shape and roles are ignored), and while training, linear heads
-ask the tower's tokens what stands on them (colour, shape, size, texture, action).
+objects move at once (without them motion is hardly learned: most objects of a scene rest). Captions that are false
+in one point join the contrast (without them shape and roles are ignored). And while training, linear heads ask the
+tower's tokens what stands on them: colour, shape, size, texture, action, place and change.
 """
 
 from __future__ import annotations
@@ -137,7 +138,10 @@ def step_losses(
     """Loss of one freshly drawn batch of clips."""
     network = model.network
     clips = [draw_clip(rng, form) for _ in range(batch)]
-    right, wrong, own_right, own_wrong = [], [], [], []
+    right: list[Text] = []
+    wrong: list[Text] = []
+    own_right: list[int] = []
+    own_wrong: list[list[int]] = []
     for clip in clips:
         true, false = draw_texts(rng, clip.scene, 3)
         own_right.append(len(right) + rng.randrange(len(true)))
@@ -157,7 +161,9 @@ def step_losses(
         loss = itc + 0.35 * probe
         values: dict[str, float | Tensor] = {"itc": itc, "itc_hit": hit, "temp": network.temperature, **seen}
         if match:
-            itm, itm_hit = _matching(network, rng, vision, ids, mask, matches, scores.detach(), own_right, own_wrong, len(right))
+            itm, itm_hit = _matching(
+                network, rng, vision, ids, mask, matches, scores.detach(), own_right, own_wrong, len(right)
+            )
             loss = loss + itm
             values |= {"itm": itm, "itm_hit": itm_hit}
     return loss, values

@@ -13,7 +13,7 @@ from transformers import AttentionInterface, PreTrainedModel, PreTrainedTokenize
 
 from videochat_tools.training.conversations import Conversation
 
-__all__ = ["CAUSAL_MATMUL", "ConversationBatch", "answer_loss", "by_length", "encode_conversations", "join_values"]
+__all__ = ["CAUSAL_MATMUL", "ConversationBatch", "LossSum", "answer_loss", "by_length", "encode_conversations"]
 
 CAUSAL_MATMUL = "videochat_causal_matmul"
 
@@ -65,7 +65,13 @@ def encode_conversations(
     """Tokenise; every answer is followed by ``###``, which belongs to what is to be predicted."""
     texts = [piece.text for conversation in conversations for piece in conversation.pieces]
     encoded = iter(tokenizer(texts, add_special_tokens=False)["input_ids"])
-    rows, masks, clips, targets, places, answers, kinds = [], [], [], [], [], [], []
+    rows: list[list[int]] = []
+    masks: list[list[bool]] = []
+    clips: list[int] = []
+    targets: list[int] = []
+    places: list[tuple[int, int]] = []
+    answers: list[int] = []
+    kinds: list[str] = []
     for number, conversation in enumerate(conversations):
         row, mask, asked = [tokenizer.bos_token_id], [False], 0
         open_answer = False
@@ -102,18 +108,35 @@ def encode_conversations(
 
 def by_length(conversations: Sequence[Conversation], groups: int) -> list[list[Conversation]]:
     """Rows of like length together: little padding, and attention is quadratic in the longest row."""
-    ordered = sorted(conversations, key=lambda c: sum(len(piece.text) + 80 * (piece.clip is not None) for piece in c.pieces))
+    ordered = sorted(
+        conversations, key=lambda c: sum(len(piece.text) + 80 * (piece.clip is not None) for piece in c.pieces)
+    )
     size = -(-len(ordered) // groups)
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
-def join_values(right: Sequence[dict[str, list[float]]]) -> dict[str, float]:
-    """Mean of every kind over several groups."""
-    together: dict[str, list[float]] = {}
-    for group in right:
-        for kind, values in group.items():
-            together.setdefault(kind, []).extend(values)
-    return {kind: sum(values) / len(values) for kind, values in together.items()}
+class LossSum:
+    """The answers of several groups of rows as one loss."""
+
+    def __init__(self) -> None:
+        self._losses: list[Tensor] = []
+        self._weights: list[Tensor] = []
+        self._right: dict[str, list[float]] = {}
+
+    def add(self, loss: Tensor, weight: Tensor, right: dict[str, list[float]]) -> None:
+        """Take in what :func:`answer_loss` returns."""
+        self._losses.append(loss)
+        self._weights.append(weight)
+        for kind, values in right.items():
+            self._right.setdefault(kind, []).extend(values)
+
+    def mean(self) -> Tensor:
+        """Weighted mean loss."""
+        return torch.stack(self._losses).sum() / torch.stack(self._weights).sum()
+
+    def right(self) -> dict[str, float]:
+        """Share of right answers of every kind."""
+        return {kind: sum(values) / len(values) for kind, values in self._right.items()}
 
 
 def answer_loss(
@@ -131,9 +154,7 @@ def answer_loss(
     each = F.cross_entropy(logits, batch.targets, reduction="none")
     lengths = torch.bincount(batch.answers, minlength=len(batch.kinds))
     weights = lengths[batch.answers].float().rsqrt()
-    wrong = torch.zeros(len(batch.kinds)).index_add_(
-        0, batch.answers, (logits.argmax(-1) != batch.targets).float()
-    )
+    wrong = torch.zeros(len(batch.kinds)).index_add_(0, batch.answers, (logits.argmax(-1) != batch.targets).float())
     right: dict[str, list[float]] = {}
     for kind, mistakes in zip(batch.kinds, wrong.tolist(), strict=True):
         right.setdefault(kind, []).append(float(mistakes == 0))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from videochat_tools.models.videochat2 import ProcessorOptions, VideoChat2Processor
 from videochat_tools.models.videochat2.modeling_videochat2 import (
@@ -64,11 +65,14 @@ def _load(network: nn.Module, file: Path, prefix: str) -> None:
     """Take the tensors below a prefix; all of the network's must be there."""
     state = torch.load(file, weights_only=True)
     state = state.get("model", state)
-    network.load_state_dict({name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)})
+    network.load_state_dict(
+        {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    )
 
 
-def _save(network: nn.Module, processor: VideoChat2Processor, folder: Path) -> None:
-    network.half().save_pretrained(folder)
+def _save(network: PreTrainedModel, processor: VideoChat2Processor, folder: Path) -> None:
+    network.half()
+    network.save_pretrained(folder)
     processor.save_pretrained(folder)
     config = folder / "config.json"
     content = json.loads(config.read_text(encoding="utf-8"))

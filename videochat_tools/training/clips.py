@@ -28,7 +28,17 @@ from videochat_tools.training.world.scene import (
     sample_scene,
 )
 
-__all__ = ["ATTRIBUTES", "MOTION_VALUES", "Clip", "ClipFormat", "attribute_labels", "draw_clip", "draw_texts", "match_matrix", "to_pixels"]
+__all__ = [
+    "ATTRIBUTES",
+    "MOTION_VALUES",
+    "Clip",
+    "ClipFormat",
+    "attribute_labels",
+    "draw_clip",
+    "draw_texts",
+    "match_matrix",
+    "to_pixels",
+]
 
 # What the tower's tokens are asked to know while it trains, with the possible values.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
@@ -138,7 +148,7 @@ def _searched(rng: Random, scene: Scene) -> Text | None:
 
 
 def match_matrix(texts: Sequence[Text], scenes: Sequence[Scene]) -> Tensor:
-    """bool [texts, scenes]: whether the text is true of the scene."""
+    """Whether each text is true of each scene, bool [texts, scenes]."""
     return torch.tensor([[text.facts <= scene.facts for scene in scenes] for text in texts])
 
 
@@ -165,8 +175,8 @@ def attribute_labels(clips: Sequence[Clip], form: ClipFormat) -> tuple[Tensor, d
                 for name in _SCENE_ATTRIBUTES:
                     values[name].append(_VALUE_INDEX[name][getattr(thing, name)])
                 values["action"].append(_VALUE_INDEX["action"][state.action])
-                around = [clip.scene.state(index, clip.times[other]) for other in _neighbours(frame, clip.own)]
-                motions.append(_motion(state, *around, cells))
+                before, after = (clip.scene.state(index, clip.times[f]) for f in _neighbours(frame, clip.own))
+                motions.append(_motion(state, before, after, cells))
     labels = {name: torch.tensor(value) for name, value in values.items()}
     return torch.tensor(places), labels, torch.tensor(motions)
 

@@ -1,4 +1,4 @@
-"""Conversations about clips: what the language model practises, first with words in the place of clips, then with clips.
+"""Conversations about clips: what the language model practises, first with words in the place of clips, then clips.
 
 The strings around the clips come from :mod:`videochat_tools.context`, so that training and use look the same. A
 conversation is a list of pieces; those marked as answers are what the loss is taken on.
@@ -251,7 +251,8 @@ def copy_drill(rng: Random) -> Conversation:
         return Conversation(tuple(_assemble([], [(f'say "{words}"', f'"{words}"')])), ("copy",))
     if form < 0.6:
         letters = "".join(rng.choice(string.ascii_letters) for _ in range(rng.randint(4, 16)))
-        times = f"{letters} [{rng.randrange(100):02d}:{rng.randrange(60):02d}–{rng.randrange(100):02d}:{rng.randrange(60):02d}]"
+        one, other = (f"{rng.randrange(100):02d}:{rng.randrange(60):02d}" for _ in range(2))
+        times = f"{letters} [{one}–{other}]"
         return Conversation(tuple(_assemble([], [(f'say "{times}"', f'"{times}"')])), ("copy",))
     lines = []
     spans = []

@@ -23,10 +23,10 @@ from videochat_tools.models.videochat2.modeling_videochat2 import (
 )
 from videochat_tools.training.batches import (
     CAUSAL_MATMUL,
+    LossSum,
     answer_loss,
     by_length,
     encode_conversations,
-    join_values,
 )
 from videochat_tools.training.clips import ClipFormat, draw_clip, to_pixels
 from videochat_tools.training.conversations import Conversation, binding_drill, converse, copy_drill
@@ -68,7 +68,7 @@ def train_language(folder: Path, options: LoopOptions, *, batch: int = 32, seed:
     model.train()
     for step in loop:
         rng = Random(f"language {seed} {step}")
-        drills = 0.5 if loop.progress < 0.2 else 0.3 if loop.progress < 0.6 else 0.15
+        drills = 0.5 if loop.progress < 0.6 else 0.2  # first copying and binding, on which the rest is built
         loss, right = language_loss(model, tokenizer, language_conversations(rng, batch, drills))
         loop.update(loss, right)
     torch.save(model.state_dict(), folder / "language.pt")
@@ -78,14 +78,13 @@ def language_loss(
     language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, conversations: list[Conversation]
 ) -> tuple[Tensor, dict[str, float]]:
     """Loss of conversations without clips."""
-    losses, weights, right = [], [], []
+    total = LossSum()
     for group in by_length(conversations, 4):
         rows = encode_conversations(tokenizer, group, 0)
         with torch.autocast("cpu", torch.bfloat16):
             embeds = language_model.get_input_embeddings()(rows.input_ids)
-            for results, result in zip((losses, weights, right), answer_loss(language_model, embeds, rows), strict=True):
-                results.append(result)
-    return torch.stack(losses).sum() / torch.stack(weights).sum(), join_values(right)
+            total.add(*answer_loss(language_model, embeds, rows))
+    return total.mean(), total.right()
 
 
 def start_chat_model(align: Path, language: Path | None) -> tuple[VideoChat2ForConditionalGeneration, nn.Module]:
@@ -132,7 +131,7 @@ def instruct_loss(
     drawn = [draw_clip(rng, form, splice=0.2) for _ in range(clips)]
     conversations = instruct_conversations(rng, [clip.scene for clip in drawn], rows)
     instruction = pieces([INSTRUCTION] * clips, return_tensors="pt")
-    losses, weights, right = [], [], []
+    total = LossSum()
     with torch.autocast("cpu", torch.bfloat16):
         with torch.set_grad_enabled(tower):
             vision = model.encode_frames(to_pixels(drawn, form))
@@ -142,10 +141,9 @@ def instruct_loss(
         for group in by_length(conversations, 4):
             batch = encode_conversations(words, group, model.config.num_visual_tokens)
             embeds = model.embed_prompt(batch.input_ids, batch.visual_mask, tokens[list(batch.clips)])
-            for results, result in zip((losses, weights, right), answer_loss(model.language_model, embeds, batch), strict=True):
-                results.append(result)
-    loss = torch.stack(losses).sum() / torch.stack(weights).sum()
-    values: dict[str, float | Tensor] = {**join_values(right)}
+            total.add(*answer_loss(model.language_model, embeds, batch))
+    loss = total.mean()
+    values: dict[str, float | Tensor] = {**total.right()}
     if text_rows:
         kept, _ = language_loss(model.language_model, words, language_conversations(rng, text_rows, 0.2))
         values["text_loss"] = kept
@@ -207,12 +205,13 @@ def main() -> None:
     parser.add_argument("--align", type=Path, help="folder of the stage-1 network")
     parser.add_argument("--language", type=Path, help="state of the language stage")
     parser.add_argument("--tower", action="store_true", help="train the tower too")
+    parser.add_argument("--hold", type=float, default=0.45, help="share of the time at the full rate")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
-    options = LoopOptions(arguments.minutes)
+    options = LoopOptions(arguments.minutes, hold=arguments.hold)
     if arguments.stage == "language":
         train_language(arguments.folder, options, seed=arguments.seed)
     else:

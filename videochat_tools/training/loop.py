@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,8 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     """Hidden weight matrices and convolution kernels, for Muon, and everything else, for AdamW."""
     embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     heads = {id(p) for name, p in model.named_parameters() if name.endswith("lm_head.weight") or "proj.weight" in name}
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for parameter in model.parameters():
         if not parameter.requires_grad:
             continue
@@ -92,7 +93,7 @@ class Loop:
         self._report()
         self.save()
 
-    def update(self, loss: Tensor, values: dict[str, float | Tensor]) -> None:
+    def update(self, loss: Tensor, values: Mapping[str, float | Tensor]) -> None:
         """One optimiser step; ``values`` are averaged into the log."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)

@@ -116,5 +116,3 @@ def build_llm_tokenizer() -> PreTrainedTokenizerFast:
         model_max_length=1024,
         padding_side="left",
     )
-
-

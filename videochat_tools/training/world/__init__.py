@@ -1,0 +1,1 @@
+"""A small procedural world: scenes of coloured shapes, what can be said about them, and the pixels."""

@@ -282,7 +282,9 @@ def _absent(rng: Random, scene: Scene, kind: str) -> Question | None:
         text = contradict(rng, scene, rng.choice(("colour", "shape", "action", "roles", "direction")))
         if text is None:
             continue
-        event_facts = [fact for fact in text.facts if fact[0] == "does" and fact not in scene.facts and fact[1] != STILL]
+        event_facts = [
+            fact for fact in text.facts if fact[0] == "does" and fact not in scene.facts and fact[1] != STILL
+        ]
         looks = [fact[1] for fact in text.facts if fact[0] == "is" and fact not in scene.facts]
         if event_facts:
             fact = rng.choice(event_facts)

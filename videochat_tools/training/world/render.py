@@ -88,8 +88,10 @@ def _noise(rng: Random, shape: tuple[int, ...]) -> Array:
     """Gaussian noise cut from a fixed pool: drawing it anew would take longer than the rendering."""
     pool, size = _noise_pool(), int(np.prod(shape))
     start = rng.randrange(len(pool))
-    return np.take(pool, np.arange(start, start + size), mode="wrap").reshape(shape) if size > len(pool) - start else (
-        pool[start : start + size].reshape(shape)
+    return (
+        np.take(pool, np.arange(start, start + size), mode="wrap").reshape(shape)
+        if size > len(pool) - start
+        else (pool[start : start + size].reshape(shape))
     )
 
 

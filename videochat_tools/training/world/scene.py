@@ -304,9 +304,13 @@ def _sample_event(
         one, other = things[subject], things[target]
         gap = math.hypot(one.x - other.x, one.y - other.y)
         kind = rng.choice(INTERACTIONS)
-        far = (2 * other.x - one.x, 2 * other.y - one.y)  # where a passer-by ends
-        if kind != "bump" and not all(0.08 < value < 0.92 for value in far):
-            kind = "bump"
+        if kind != "bump":
+            place = _place_to_pass_from(rng, things, subject, target)
+            if place is not None:
+                passer = replace(one, x=place[0], y=place[1])
+                moved = [passer if index == subject else thing for index, thing in enumerate(things)]
+                return Event(kind, subject, start, end, target), moved
+        kind = "bump"
         if gap > 0.32:
             return Event(kind, subject, start, end, target), things
     if done & {"disappear", "blink", "target", "appear", *INTERACTIONS}:
@@ -335,7 +339,9 @@ def _act(
             ends = thing.x + dx * amount, thing.y + dy * amount
             if not all(0.05 < value < 0.95 for value in ends):
                 return None, things
-        if clear and not _clear_way(thing, dx * amount, dy * amount, [other for other in things if other is not things[subject]]):
+        if clear and not _clear_way(
+            thing, dx * amount, dy * amount, [other for other in things if other is not things[subject]]
+        ):
             return None, things
     elif kind == "spin":
         amount = rng.choice((-1, 1)) * rng.uniform(0.35, 0.5) * (end - start) / 4.0
@@ -345,11 +351,26 @@ def _act(
     return event, [thing if index == subject else other for index, other in enumerate(things)]
 
 
+def _place_to_pass_from(rng: Random, things: list[Thing], subject: int, target: int) -> tuple[float, float] | None:
+    """Where an object must start to pass the target and end as far behind it, both inside the picture."""
+    one, other = things[subject], things[target]
+    near = SIZES[one.size] + SIZES[other.size]
+    for _ in range(20):
+        distance, angle = rng.uniform(near + 0.02, max(near + 0.04, 0.42)), rng.uniform(0, 2 * math.pi)
+        dx, dy = distance * math.cos(angle), distance * math.sin(angle)
+        inside = all(0.08 < value < 0.92 for value in (other.x - dx, other.x + dx, other.y - dy, other.y + dy))
+        passer = replace(one, x=other.x - dx, y=other.y - dy)
+        rest = [thing for index, thing in enumerate(things) if index not in (subject, target)]
+        if inside and _clear_way(passer, 2 * dx, 2 * dy, rest):
+            return passer.x, passer.y
+    return None
+
+
 def _possible(kind: str, thing: Thing, done: set[str]) -> bool:
-    if kind == "spin":
-        return thing.shape in _SPINNABLE
+    if kind in done or (kind == "spin" and thing.shape not in _SPINNABLE):
+        return False
     if done:  # a second event of the same object: only such as combine without confusion
-        return kind in ("spin", "blink", "disappear", *DIRECTIONS) and kind not in done and not done & set(DIRECTIONS)
+        return kind in ("spin", "blink", "disappear", *DIRECTIONS) and not done & set(DIRECTIONS)
     return True
 
 

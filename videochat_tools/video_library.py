@@ -80,8 +80,8 @@ class VideoLibrary(LibraryStore):
             history: earlier questions and answers of the conversation, oldest first.
             model: any LangChain chat model. A ``ChatVideoChat`` watches the clips; any other reads their times and
                 transcripts. Default is the library's own.
-            threshold: search score (0..1) under which the answer is "not found"; default is that of the encoder's
-                calibration.
+            threshold: search score (0..1) under which the answer is "not found"; default are those of
+                the encoder's calibration for what is seen and what is said.
 
         Raises:
             UnknownVideoError: the library holds no such video.
@@ -89,12 +89,17 @@ class VideoLibrary(LibraryStore):
         """
         earlier = [message.text for message in history if message.type == "human"]
         hits = self.search(retrieval_query(question, earlier), k=k, videos=videos, span=span)
-        floor = self.encoder.calibration.match_threshold if threshold is None else threshold
-        if max((hit.score for hit in hits), default=0.0) < floor or not hits:
+        if not any(self._convinces(hit, threshold) for hit in hits):
             return not_found(question)
         chat = self.chat_model if model is None else model
         text, clips = self._reply(chat, question, self.clips(hits), history)
         return check_answer(question, text, clips)
+
+    def _convinces(self, hit: SearchHit, threshold: float | None) -> bool:
+        """Whether a hit is evidence enough; by default each channel has its own threshold."""
+        if threshold is None:
+            return self.encoder.calibration.accepts(hit.visual, hit.speech)
+        return hit.score >= threshold
 
     def clips(self, hits: Sequence[SearchHit]) -> list[SearchHit]:
         """Hits as single clips, best first: what a chat model is shown, and may cite.

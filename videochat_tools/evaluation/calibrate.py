@@ -29,7 +29,7 @@ from videochat_tools.training.world.long_video import TimedQuestion, VideoPlan, 
 __all__ = ["Looked", "fit", "look", "main", "measure", "probabilities"]
 
 FALSE_ALARMS = 0.06  # wanted share of present questions that are declared not found; the promise is 0.07
-WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # of the similarity in the final probability
+WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.0)  # of the similarity in the final probability
 _FIRST_VIDEO = FIRST_SEED + 5 * SPACING
 
 Floats = npt.NDArray[np.float64]

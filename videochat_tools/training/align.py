@@ -164,7 +164,7 @@ def step_losses(
             itm, itm_hit = _matching(
                 network, rng, vision, ids, mask, matches, scores.detach(), own_right, own_wrong, len(right)
             )
-            loss = loss + itm
+            loss = loss + 2.0 * itm
             values |= {"itm": itm, "itm_hit": itm_hit}
     return loss, values
 
@@ -181,15 +181,16 @@ def _matching(
     own_wrong: list[list[int]],
     offset: int,
 ) -> tuple[Tensor, Tensor]:
-    """Matching loss: every clip with a true text and with a false one, mostly its own nearly true caption."""
+    """Matching loss: every clip with a true text and with a false one, a third of them nearly true captions."""
     chosen: list[int] = list(own_right)
     for clip, false in enumerate(own_wrong):
-        if false and rng.random() < 0.6:
+        draw = rng.random()
+        if false and draw < 0.35:
             chosen.append(offset + rng.choice(false))
-        else:  # the most alike text of another clip, drawn by similarity
-            weights = scores[clip].softmax(0) + 1e-4
-            weights = weights.masked_fill(matches[:, clip], 0.0)
-            chosen.append(int(torch.multinomial(weights, 1)))
+            continue
+        # The text of another clip: any, which is where matching begins to be learned, or one that looks alike.
+        weights = scores[clip].softmax(0) + 1e-4 if draw < 0.65 else torch.ones_like(scores[clip])
+        chosen.append(int(torch.multinomial(weights.masked_fill(matches[:, clip], 0.0), 1)))
     batch = len(own_right)
     logits = network.match_logits(torch.cat([vision, vision]), ids[chosen], mask[chosen]).float()
     labels = torch.cat([torch.ones(batch, dtype=torch.long), torch.zeros(batch, dtype=torch.long)])
@@ -237,6 +238,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rate", type=float, default=1.0, help="factor on all learning rates")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pictures", type=float, default=0.12, help="share of the time")
@@ -247,7 +249,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     train_align(
         arguments.folder,
-        LoopOptions(arguments.minutes),
+        LoopOptions(arguments.minutes).scaled(arguments.rate),
         batch=arguments.batch,
         seed=arguments.seed,
         phases=Phases(arguments.pictures, arguments.busy),

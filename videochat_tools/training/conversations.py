@@ -247,10 +247,10 @@ def copy_drill(rng: Random) -> Conversation:
     """Repeat words, or what stands beside a word: the circuit that quoting and citing need."""
     form = rng.random()
     if form < 0.4:
-        words = random_words(rng, rng.randint(3, 14))
+        words = random_words(rng, rng.randint(2, 9))
         return Conversation(tuple(_assemble([], [(f'say "{words}"', f'"{words}"')])), ("copy",))
     if form < 0.6:
-        letters = "".join(rng.choice(string.ascii_letters) for _ in range(rng.randint(4, 16)))
+        letters = "".join(rng.choice(string.ascii_letters) for _ in range(rng.randint(3, 9)))
         one, other = (f"{rng.randrange(100):02d}:{rng.randrange(60):02d}" for _ in range(2))
         times = f"{letters} [{one}–{other}]"
         return Conversation(tuple(_assemble([], [(f'say "{times}"', f'"{times}"')])), ("copy",))

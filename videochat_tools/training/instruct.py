@@ -30,6 +30,7 @@ from videochat_tools.training.batches import (
 )
 from videochat_tools.training.clips import ClipFormat, draw_clip, to_pixels
 from videochat_tools.training.conversations import Conversation, binding_drill, converse, copy_drill
+from videochat_tools.training.copying import start_with_copying
 from videochat_tools.training.loop import Loop, LoopOptions
 from videochat_tools.training.recipe import chat_config, clip_format
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
@@ -64,6 +65,7 @@ def train_language(folder: Path, options: LoopOptions, *, batch: int = 32, seed:
     config = chat_config(1, len(tokenizer))
     config.text_config._attn_implementation = CAUSAL_MATMUL
     model = VideoChat2ForConditionalGeneration(config).language_model
+    start_with_copying(model)
     loop = Loop(model, folder, options)
     model.train()
     for step in loop:
@@ -206,12 +208,13 @@ def main() -> None:
     parser.add_argument("--language", type=Path, help="state of the language stage")
     parser.add_argument("--tower", action="store_true", help="train the tower too")
     parser.add_argument("--hold", type=float, default=0.45, help="share of the time at the full rate")
+    parser.add_argument("--rate", type=float, default=1.0, help="factor on all learning rates")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
-    options = LoopOptions(arguments.minutes, hold=arguments.hold)
+    options = LoopOptions(arguments.minutes, hold=arguments.hold).scaled(arguments.rate)
     if arguments.stage == "language":
         train_language(arguments.folder, options, seed=arguments.seed)
     else:

@@ -8,7 +8,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,10 @@ class LoopOptions:
     clip_norm: float = 2.0
     checkpoint_seconds: float = 240.0
     log_steps: int = 50
+
+    def scaled(self, factor: float) -> LoopOptions:
+        """The same with both rates multiplied."""
+        return replace(self, matrix_rate=factor * self.matrix_rate, other_rate=factor * self.other_rate)
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

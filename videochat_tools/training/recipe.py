@@ -66,7 +66,10 @@ def retrieval_config(vocabulary: int) -> VideoChat2RetrievalConfig:
 
 
 def chat_config(qformer_vocabulary: int, llm_vocabulary: int) -> VideoChat2Config:
-    """Stages 2 and 3. Four LLaMA layers: copying, binding and choosing need two attention steps each."""
+    """Stages 2 and 3. Four LLaMA layers: copying, binding and choosing need two attention steps each.
+
+    Input and output embeddings are tied, so that what is learned about copying one word holds for all.
+    """
     return VideoChat2Config(
         vision_config=vision_config(),
         qformer_config=qformer_config(qformer_vocabulary, extra=8),
@@ -82,7 +85,7 @@ def chat_config(qformer_vocabulary: int, llm_vocabulary: int) -> VideoChat2Confi
             bos_token_id=1,
             eos_token_id=2,
             pad_token_id=3,
-            tie_word_embeddings=False,
+            tie_word_embeddings=True,
         ),
         family="vicuna",
     )

@@ -1,0 +1,220 @@
+"""The training code at work: what a step learns from, and that a run survives being stopped."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from torch import nn
+
+from videochat_tools.models.videochat2 import VideoChat2ForConditionalGeneration, VideoChat2ForRetrieval
+from videochat_tools.training.align import AlignModel, busy_losses, picture_losses, step_losses
+from videochat_tools.training.batches import encode_conversations
+from videochat_tools.training.clips import attribute_labels, draw_clip, draw_texts, match_matrix
+from videochat_tools.training.conversations import Conversation, binding_drill, converse, copy_drill
+from videochat_tools.training.copying import start_with_copying
+from videochat_tools.training.instruct import instruct_loss, language_conversations, language_loss
+from videochat_tools.training.loop import Loop, LoopOptions
+from videochat_tools.training.muon import Muon, orthogonalize
+from videochat_tools.training.recipe import chat_config, clip_format, retrieval_config, vision_config
+from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
+from videochat_tools.training.world.scene import COLOURS, HELD_OUT, sample_busy_scene, sample_scene
+
+FORM = clip_format(vision_config())
+
+
+@pytest.fixture(scope="module")
+def words():
+    return build_llm_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory: pytest.TempPathFactory):
+    return build_qformer_tokenizer(tmp_path_factory.mktemp("pieces"))
+
+
+def answers(conversation: Conversation) -> list[str]:
+    return [piece.text for piece in conversation.pieces if piece.is_answer]
+
+
+# ------------------------------------------------------------------------------------------------------------- data
+
+
+def test_training_clips_never_show_what_is_held_out_but_its_words_are_spoken() -> None:
+    seen = {(t.colour, t.shape) for seed in range(400) for t in sample_scene(Random(seed)).things}
+    told = {(t.colour, t.shape) for seed in range(400) for t in sample_scene(Random(seed), held_out=None).things}
+    assert not seen & HELD_OUT
+    assert told >= HELD_OUT
+
+
+def test_texts_of_a_clip_are_true_of_it_and_its_wrong_texts_are_not() -> None:
+    for seed in range(100):
+        rng = Random(seed)
+        scene = sample_scene(rng)
+        right, wrong = draw_texts(rng, scene, 3)
+        matches = match_matrix([*right, *wrong], [scene])[:, 0].tolist()
+        assert matches == [True] * len(right) + [False] * len(wrong)
+
+
+def test_labels_stand_where_the_pixels_have_the_colour() -> None:
+    names, agreed, total = list(COLOURS), 0, 0
+    for seed in range(30):
+        clip = draw_clip(Random(seed), FORM, splice=0.0)
+        places, labels, motion = attribute_labels([clip], FORM)
+        assert len(places) == len(labels["colour"]) == len(motion)
+        for (_, token), colour, texture in zip(
+            places.tolist(), labels["colour"].tolist(), labels["texture"].tolist(), strict=True
+        ):
+            if texture:  # stripes and dots are darker than their colour
+                continue
+            frame, cell = divmod(token, 16)
+            patch = clip.frames[frame, cell // 4 * 16 : cell // 4 * 16 + 16, cell % 4 * 16 : cell % 4 * 16 + 16]
+            distance = abs(patch.reshape(-1, 3).astype(int) - COLOURS[names[colour]]).sum(axis=1)
+            agreed, total = agreed + bool((distance < 120).sum() > 5), total + 1
+    assert agreed / total > 0.9  # the rest are rings, and objects behind others
+
+
+def test_in_busy_clips_everything_acts() -> None:
+    scenes = [sample_busy_scene(Random(seed)) for seed in range(50)]
+    acting = [len({event.subject for event in scene.events}) / len(scene.things) for scene in scenes]
+    assert sum(acting) / len(acting) > 0.95
+
+
+def test_a_citation_in_training_is_always_a_timecode_of_the_context() -> None:
+    cited = 0
+    for seed in range(150):
+        rng = Random(seed)
+        conversation = converse(rng, [sample_scene(rng) for _ in range(rng.randint(1, 3))], None)
+        context = "".join(piece.text for piece in conversation.pieces if not piece.is_answer)
+        for answer in answers(conversation):
+            for citation in re.findall(r"\[[\d:–]+\]", answer):
+                cited += 1
+                assert citation in context
+    assert cited > 100
+
+
+def test_a_question_about_several_clips_fits_only_the_one_that_is_cited() -> None:
+    for seed in range(100):
+        rng = Random(seed)
+        scenes = [sample_scene(rng) for _ in range(3)]
+        conversation = converse(rng, scenes, [0, 1, 2], kinds=("which", "direction"))
+        assert len({piece.clip for piece in conversation.pieces if piece.clip is not None}) == 3
+        assert all("[" in answer or answer.strip().startswith("Not found") for answer in answers(conversation))
+
+
+def test_only_answers_and_the_mark_that_ends_them_are_predicted(words) -> None:
+    rows = [copy_drill(Random(3)), binding_drill(Random(4)), converse(Random(5), [sample_scene(Random(5))], [0])]
+    batch = encode_conversations(words, rows, 24)
+    assert int(batch.visual_mask.sum()) == 24
+    assert batch.clips == (0,)
+    for number in range(len(batch.kinds)):
+        text = words.decode(batch.targets[batch.answers == number])
+        assert text.endswith("###")
+    given = [answer.strip() for row in rows for answer in answers(row)]
+    predicted = [
+        words.decode(batch.targets[batch.answers == number]).removesuffix("###").strip()
+        for number in range(len(batch.kinds))
+    ]
+    assert predicted == given
+
+
+# ------------------------------------------------------------------------------------------------------------ stages
+
+
+def test_the_language_model_starts_out_copying(words) -> None:
+    torch.manual_seed(0)
+    model = VideoChat2ForConditionalGeneration(chat_config(1, len(words))).language_model.eval()
+    plain = copied(model, len(words))
+    start_with_copying(model)
+    assert plain < 0.05
+    assert copied(model, len(words)) > 0.7
+
+
+def copied(model: nn.Module, vocabulary: int) -> float:
+    """Share of tokens of a random sequence that are predicted right when it comes again."""
+    once = torch.randint(300, vocabulary, (4, 20), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        logits = model(torch.cat([once, once], dim=1)).logits
+    return float((logits[:, 20:-1].argmax(-1) == once[:, 1:]).float().mean())
+
+
+def test_every_kind_of_step_trains_its_part(words, pieces) -> None:
+    torch.manual_seed(0)
+    align = AlignModel(VideoChat2ForRetrieval(retrieval_config(len(pieces))))
+    for loss, values in (
+        picture_losses(align, FORM, Random(0), 4),
+        busy_losses(align, FORM, Random(1), 2),
+        step_losses(align, pieces, FORM, Random(2), 4, match=True),
+    ):
+        assert torch.isfinite(loss) and values
+        loss.backward()
+    without = [name for name, parameter in align.named_parameters() if parameter.grad is None]
+    # The captioning head is left out of the nano's stage 1; everything else learns.
+    assert all("caption_head" in name for name in without), without
+
+    chat = VideoChat2ForConditionalGeneration(chat_config(len(pieces), len(words)))
+    loss, _ = instruct_loss(chat, (words, pieces), FORM, Random(3), clips=3, rows=3, text_rows=1, tower=False)
+    loss.backward()
+    assert chat.vision_encoder.layers[0].fc1.weight.grad is None  # frozen
+    for part in (
+        chat.projection,
+        chat.qformer.layers[0].cross_attention.key,
+        chat.language_model.model.layers[0].mlp.up_proj,
+    ):
+        assert float(part.weight.grad.abs().sum()) > 0
+
+
+def test_a_few_steps_lower_the_loss(words, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = VideoChat2ForConditionalGeneration(chat_config(1, len(words))).language_model
+    start_with_copying(model)
+    rows = language_conversations(Random(0), 6, 0.3)
+    loop = Loop(model, tmp_path, LoopOptions(minutes=10.0, warm_up=0.0).scaled(0.3))
+    losses = []
+    for _ in range(8):
+        loss, values = language_loss(model, words, rows)
+        loop.update(loss, values)
+        losses.append(float(loss))
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_a_stopped_run_is_taken_up_where_it_was(tmp_path: Path) -> None:
+    def run(folder: Path, steps: int) -> tuple[Loop, nn.Module]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 1))
+        loop = Loop(model, folder, LoopOptions(minutes=10.0, warm_up=0.0, hold=1.0))
+        for step in range(loop.step, steps):
+            inputs = torch.randn(8, 6, generator=torch.Generator().manual_seed(step))
+            loop.update(((model(inputs) - inputs.sum(1, keepdim=True)) ** 2).mean(), {})
+            loop.step += 1
+        loop.save()
+        return loop, model
+
+    _, whole = run(tmp_path / "whole", 12)
+    run(tmp_path / "parts", 5)
+    _, parts = run(tmp_path / "parts", 12)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_step_with_an_infinite_gradient_changes_nothing(tmp_path: Path) -> None:
+    model = nn.Linear(3, 3)
+    before = model.weight.detach().clone()
+    loop = Loop(model, tmp_path, LoopOptions(minutes=1.0))
+    loop.update((model(torch.ones(1, 3)) * float("inf")).sum(), {})
+    assert torch.equal(model.weight, before)
+
+
+# -------------------------------------------------------------------------------------------------------------- muon
+
+
+def test_muon_turns_gradients_into_nearly_orthogonal_updates_of_a_known_size() -> None:
+    values = torch.linalg.svdvals(orthogonalize(torch.randn(2, 16, 40)).float())
+    assert float(values.min()) > 0.5 and float(values.max()) < 1.5
+    kernel = nn.Parameter(torch.zeros(16, 4, 3, 3))  # a convolution counts as a matrix
+    kernel.grad = torch.randn_like(kernel)
+    Muon([kernel], lr=0.01).step()
+    assert 0.1 * 0.01 < float(kernel.pow(2).mean().sqrt()) < 0.4 * 0.01

@@ -14,11 +14,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import espeak
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests import espeak
 from videochat_tools.types import AudioClip, TimeSpan, Utterance
 
 __all__ = ["lay_under", "narration", "say", "whisper_folder", "write_video_with_audio"]

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ct2_to_whisper import convert
+from spoken import lay_under, narration, say, whisper_folder, write_video_with_audio
 
-from tests.ct2_to_whisper import convert
-from tests.spoken import lay_under, narration, say, whisper_folder, write_video_with_audio
 from videochat_tools.errors import MediaNotFoundError, MissingDependencyError, ModelLoadError, UnreadableMediaError
 from videochat_tools.media import read_audio
 from videochat_tools.speech import (

@@ -37,7 +37,7 @@ from videochat_tools.training.loop import Loop, LoopOptions
 from videochat_tools.training.recipe import clip_format, retrieval_config
 from videochat_tools.training.tokenizers import build_qformer_tokenizer
 from videochat_tools.training.world.language import Text
-from videochat_tools.training.world.scene import sample_busy_scene
+from videochat_tools.training.world.scene import Scene, sample_busy_scene
 
 __all__ = ["AlignModel", "train_align"]
 
@@ -132,69 +132,130 @@ def _probe_losses(
     return torch.stack(losses).sum(), values
 
 
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """The texts of a batch: for every clip true ones and false ones, and which are true of which clip."""
+
+    ids: Tensor
+    mask: Tensor
+    matches: Tensor  # bool [texts, clips]
+    own_right: list[int]  # one true text of each clip
+    own_wrong: list[list[int]]
+
+
+def _draw_batch_texts(rng: Random, tokenizer: PreTrainedTokenizerBase, scenes: Sequence[Scene], wrong: int) -> _Texts:
+    right: list[Text] = []
+    false: list[Text] = []
+    own_right: list[int] = []
+    own_wrong: list[list[int]] = []
+    for scene in scenes:
+        true, untrue = draw_texts(rng, scene, wrong)
+        own_right.append(len(right) + rng.randrange(len(true)))
+        right.extend(true)
+        own_wrong.append(list(range(len(false), len(false) + len(untrue))))
+        false.extend(untrue)
+    texts = [*right, *false]
+    ids, mask = encode_texts(tokenizer, [text.text for text in texts])
+    own_wrong = [[len(right) + number for number in numbers] for numbers in own_wrong]
+    return _Texts(ids, mask, match_matrix(texts, scenes), own_right, own_wrong)
+
+
+def text_losses(
+    network: VideoChat2ForRetrieval, rng: Random, vision: Tensor, texts: _Texts, *, match: bool
+) -> tuple[Tensor, dict[str, float | Tensor]]:
+    """Contrastive and matching loss of clips, given as vision embeddings [B, S, D], with texts."""
+    video_embeds = network.video_embeds(vision)
+    text_embeds = network.text_embeds(texts.ids, texts.mask)
+    scores = network.similarity(video_embeds.float(), text_embeds.float()) / network.temperature
+    loss, hit = contrast(scores, texts.matches)
+    values: dict[str, float | Tensor] = {"itc": loss, "itc_hit": hit, "temp": network.temperature}
+    if match:
+        itm, itm_hit = _matching(network, rng, vision, texts, scores.detach())
+        loss = loss + 2.0 * itm
+        values |= {"itm": itm, "itm_hit": itm_hit}
+    return loss, values
+
+
 def step_losses(
     model: AlignModel, tokenizer: PreTrainedTokenizerBase, form: ClipFormat, rng: Random, batch: int, *, match: bool
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
     """Loss of one freshly drawn batch of clips."""
-    network = model.network
     clips = [draw_clip(rng, form) for _ in range(batch)]
-    right: list[Text] = []
-    wrong: list[Text] = []
-    own_right: list[int] = []
-    own_wrong: list[list[int]] = []
-    for clip in clips:
-        true, false = draw_texts(rng, clip.scene, 3)
-        own_right.append(len(right) + rng.randrange(len(true)))
-        right.extend(true)
-        own_wrong.append(list(range(len(wrong), len(wrong) + len(false))))
-        wrong.extend(false)
-    texts: list[Text] = [*right, *wrong]
-    ids, mask = encode_texts(tokenizer, [text.text for text in texts])
-    matches = match_matrix(texts, [clip.scene for clip in clips])
+    texts = _draw_batch_texts(rng, tokenizer, [clip.scene for clip in clips], 3)
     with torch.autocast("cpu", torch.bfloat16):
-        vision = network.encode_frames(to_pixels(clips, form))
-        video_embeds = network.video_embeds(vision)
-        text_embeds = network.text_embeds(ids, mask)
-        scores = network.similarity(video_embeds.float(), text_embeds.float()) / network.temperature
-        itc, hit = contrast(scores, matches)
+        vision = model.network.encode_frames(to_pixels(clips, form))
+        loss, values = text_losses(model.network, rng, vision, texts, match=match)
         probe, seen = _probe_losses(model, clips, form, vision)
-        loss = itc + 0.35 * probe
-        values: dict[str, float | Tensor] = {"itc": itc, "itc_hit": hit, "temp": network.temperature, **seen}
-        if match:
-            itm, itm_hit = _matching(
-                network, rng, vision, ids, mask, matches, scores.detach(), own_right, own_wrong, len(right)
-            )
-            loss = loss + 2.0 * itm
-            values |= {"itm": itm, "itm_hit": itm_hit}
-    return loss, values
+    return loss + 0.35 * probe, {**values, **seen}
 
 
 def _matching(
-    network: VideoChat2ForRetrieval,
-    rng: Random,
-    vision: Tensor,
-    ids: Tensor,
-    mask: Tensor,
-    matches: Tensor,
-    scores: Tensor,
-    own_right: list[int],
-    own_wrong: list[list[int]],
-    offset: int,
+    network: VideoChat2ForRetrieval, rng: Random, vision: Tensor, texts: _Texts, scores: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Matching loss: every clip with a true text and with a false one, a third of them nearly true captions."""
-    chosen: list[int] = list(own_right)
-    for clip, false in enumerate(own_wrong):
+    chosen: list[int] = list(texts.own_right)
+    for clip, false in enumerate(texts.own_wrong):
         draw = rng.random()
         if false and draw < 0.35:
-            chosen.append(offset + rng.choice(false))
+            chosen.append(rng.choice(false))
             continue
         # The text of another clip: any, which is where matching begins to be learned, or one that looks alike.
         weights = scores[clip].softmax(0) + 1e-4 if draw < 0.65 else torch.ones_like(scores[clip])
-        chosen.append(int(torch.multinomial(weights.masked_fill(matches[:, clip], 0.0), 1)))
-    batch = len(own_right)
-    logits = network.match_logits(torch.cat([vision, vision]), ids[chosen], mask[chosen]).float()
+        chosen.append(int(torch.multinomial(weights.masked_fill(texts.matches[:, clip], 0.0), 1)))
+    batch = len(texts.own_right)
+    logits = network.match_logits(torch.cat([vision, vision]), texts.ids[chosen], texts.mask[chosen]).float()
     labels = torch.cat([torch.ones(batch, dtype=torch.long), torch.zeros(batch, dtype=torch.long)])
     return F.cross_entropy(logits, labels), (logits.argmax(-1) == labels).float().mean()
+
+
+@torch.no_grad()
+def watch_bank(network: VideoChat2ForRetrieval, form: ClipFormat, count: int, seed: int) -> tuple[Tensor, list[Scene]]:
+    """Clips as the tower sees them, kept for many steps: bfloat16 [count, S, D], and their scenes."""
+    features, scenes = [], []
+    for start in range(0, count, 32):
+        rng = Random(f"bank {seed} {start}")
+        clips = [draw_clip(rng, form) for _ in range(32)]
+        with torch.autocast("cpu", torch.bfloat16):
+            features.append(network.encode_frames(to_pixels(clips, form)).bfloat16())
+        scenes += [clip.scene for clip in clips]
+    return torch.cat(features), scenes
+
+
+def train_heads(
+    folder: Path, start: Path, options: LoopOptions, *, batch: int = 64, bank: int = 12_000, seed: int = 0
+) -> None:
+    """Go on with the tower frozen, as the released stage 1: the Q-Former and its heads learn several times faster.
+
+    Args:
+        folder: Where checkpoints go.
+        start: State of :func:`train_align`.
+        options: Time and rates.
+        batch: Clips a step.
+        bank: Clips that the tower watches once, at the start; their texts are drawn anew at every step.
+        seed: Of the data.
+    """
+    torch.manual_seed(seed)
+    tokenizer = build_qformer_tokenizer(folder / "qformer_tokenizer")
+    network = VideoChat2ForRetrieval(retrieval_config(len(tokenizer)))
+    network.set_attn_implementation("eager")
+    model = AlignModel(network)
+    model.load_state_dict(torch.load(start, weights_only=True)["model"])
+    frozen: list[nn.Module] = [network.vision_encoder, network.vision_layernorm, model.probes, model.motion]
+    for part in frozen:
+        part.requires_grad_(False)
+    network.vision_temp_embed.requires_grad_(False)
+    features, scenes = watch_bank(network, clip_format(network.config.vision_config), bank, seed)
+    log.info("the tower has watched %d clips", len(scenes))
+    loop = Loop(model, folder, options)
+    model.train()
+    for step in loop:
+        rng = Random(f"heads {seed} {step}")
+        places = rng.sample(range(len(scenes)), batch)
+        # A copy each, so that the facts of the whole bank are not kept in memory.
+        texts = _draw_batch_texts(rng, tokenizer, [replace(scenes[place]) for place in places], 3)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, values = text_losses(network, rng, features[places], texts, match=step % 2 == 0)
+        loop.update(loss, values)
 
 
 def train_align(
@@ -243,10 +304,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pictures", type=float, default=0.12, help="share of the time")
     parser.add_argument("--busy", type=float, default=0.15, help="share of the time")
+    parser.add_argument("--heads", action="store_true", help="freeze the tower of --start, train the rest")
     parser.add_argument("--start", type=Path, help="state.pt of another run to begin with")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
+    if arguments.heads:
+        options = LoopOptions(arguments.minutes, hold=0.5).scaled(arguments.rate)
+        train_heads(arguments.folder, arguments.start, options, batch=arguments.batch, seed=arguments.seed)
+        return
     train_align(
         arguments.folder,
         LoopOptions(arguments.minutes).scaled(arguments.rate),

@@ -159,9 +159,9 @@ def train_instruct(
     language: Path | None,
     options: LoopOptions,
     *,
-    clips: int = 32,
-    rows: int = 48,
-    text_rows: int = 8,
+    clips: int = 24,
+    rows: int = 24,
+    text_rows: int = 6,
     seed: int = 0,
     tower: bool = False,
 ) -> VideoChat2ForConditionalGeneration:

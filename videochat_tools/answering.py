@@ -71,9 +71,12 @@ def says_not_found(text: str) -> bool:
     return words.startswith("not found")
 
 
-def not_found(question: str, dropped: Sequence[str] = ()) -> Answer:
-    """The explicit answer that the evidence does not hold one."""
-    return Answer(question, NOT_FOUND, found=False, dropped=tuple(dropped))
+def not_found(question: str, dropped: Sequence[str] = (), *, unknown_words: Sequence[str] = ()) -> Answer:
+    """The explicit answer that the evidence does not hold one; it admits which words the model has not learned."""
+    admitted = (
+        f" (The model has not learned what this looks like: {', '.join(unknown_words)}.)" if unknown_words else ""
+    )
+    return Answer(question, NOT_FOUND + admitted, found=False, dropped=tuple(dropped))
 
 
 def check_answer(question: str, text: str, clips: Sequence[SearchHit], *, tolerance: float = SNAP_TOLERANCE) -> Answer:

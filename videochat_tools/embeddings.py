@@ -56,6 +56,15 @@ class Calibration:
     similarity_scale: float = 14.0  # logit of a match = scale * similarity + offset; 14 = 1 / 0.07, CLIP's first scale
     similarity_offset: float = -4.2
     similarity_weight: float = 0.0  # 0..1: share of that logit in the final one; the rest is the matching head's
+    known_words: frozenset[str] = frozenset()  # words whose look the encoder has learned; none: no list was made
+
+    def has_not_learned(self, words: Sequence[str]) -> list[str]:
+        """Those of the words that the encoder never saw a picture of, if they are half of them or more.
+
+        A small encoder gives a similarity to any text, also to one whose words mean nothing to it.
+        """
+        unknown = [word for word in words if word not in self.known_words] if self.known_words else []
+        return unknown if 2 * len(unknown) >= max(len(words), 1) else []
 
     def accepts(self, visual: float | None, speech: float | None) -> bool:
         """Whether either channel is sure enough that a stretch counts as found; ``None`` where it found nothing."""
@@ -72,12 +81,13 @@ class Calibration:
         """Read a file of these names and numbers; further entries (how they were fitted) are left alone."""
         try:
             entries = dict(json.loads(path.read_text(encoding="utf-8")))
+            words = frozenset(map(str, entries.pop("known_words", ())))
             known = {field.name: float(entries[field.name]) for field in fields(cls) if field.name in entries}
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise ModelLoadError(f"{path} must be a JSON object of names and numbers: {error}") from error
         if not all(math.isfinite(value) for value in known.values()):
             raise ModelLoadError(f"{path} holds a number that is not finite: {known}")
-        return cls(**known)
+        return cls(**known, known_words=words)
 
 
 @dataclass(frozen=True, slots=True)

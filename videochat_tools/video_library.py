@@ -14,6 +14,8 @@ from videochat_tools.dialogue import retrieval_query
 from videochat_tools.engine import ChatEngine, ClipTokens, load_engine
 from videochat_tools.errors import UnknownVideoError
 from videochat_tools.library import LibraryStore
+from videochat_tools.retrievers.query import analyse, content_words
+from videochat_tools.retrievers.temporal import CHANNELS
 from videochat_tools.types import Answer, SearchHit, TimeSpan, parse_media_fragment
 
 if TYPE_CHECKING:
@@ -88,9 +90,11 @@ class VideoLibrary(LibraryStore):
             ContextTooLongError: question and history do not fit the model.
         """
         earlier = [message.text for message in history if message.type == "human"]
-        hits = self.search(retrieval_query(question, earlier), k=k, videos=videos, span=span)
+        query = analyse(retrieval_query(question, earlier))
+        unknown = self.encoder.calibration.has_not_learned(content_words(query.visual))
+        hits = self.search(query.text, k=k, videos=videos, span=span, channels=("speech",) if unknown else CHANNELS)
         if not any(self._convinces(hit, threshold) for hit in hits):
-            return not_found(question)
+            return not_found(question, unknown_words=unknown)
         chat = self.chat_model if model is None else model
         text, clips = self._reply(chat, question, self.clips(hits), history)
         return check_answer(question, text, clips)

@@ -13,7 +13,7 @@ from torch import nn
 from videochat_tools.models.videochat2 import VideoChat2ForConditionalGeneration, VideoChat2ForRetrieval
 from videochat_tools.training.align import AlignModel, busy_losses, picture_losses, step_losses
 from videochat_tools.training.batches import encode_conversations
-from videochat_tools.training.clips import attribute_labels, draw_clip, draw_texts, match_matrix
+from videochat_tools.training.clips import attribute_labels, draw_clip, draw_texts, match_matrix, watch_bank
 from videochat_tools.training.conversations import Conversation, binding_drill, converse, copy_drill
 from videochat_tools.training.copying import start_with_copying
 from videochat_tools.training.instruct import instruct_loss, language_conversations, language_loss
@@ -156,7 +156,9 @@ def test_every_kind_of_step_trains_its_part(words, pieces) -> None:
     assert all("caption_head" in name for name in without), without
 
     chat = VideoChat2ForConditionalGeneration(chat_config(len(pieces), len(words)))
-    loss, _ = instruct_loss(chat, (words, pieces), FORM, Random(3), clips=3, rows=3, text_rows=1, tower=False)
+    vision, scenes = watch_bank(chat, FORM, 32, seed=0)
+    assert len(vision) == len(scenes) == 32
+    loss, _ = instruct_loss(chat, (words, pieces), Random(3), vision[:3], scenes[:3], rows=3, text_rows=1)
     loss.backward()
     assert chat.vision_encoder.layers[0].fc1.weight.grad is None  # frozen
     for part in (

@@ -24,6 +24,7 @@ from videochat_tools.evaluation.retrieval import embed
 from videochat_tools.evaluation.statistics import Score, rate
 from videochat_tools.retrievers.query import analyse
 from videochat_tools.retrievers.temporal import RetrievalOptions
+from videochat_tools.training.tokenizers import seen_words
 from videochat_tools.training.world.long_video import TimedQuestion, VideoPlan, plan_video
 
 __all__ = ["Looked", "fit", "look", "main", "measure", "probabilities"]
@@ -158,6 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     alarms, recognised, found = measure(held_out, values)
     entries = {
         **asdict(values),
+        "known_words": sorted(seen_words()),
         "false_alarm_rate": alarms.value,
         "recognised_rate": recognised.value,
         "recall_at_1": found.value,

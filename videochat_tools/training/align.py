@@ -32,6 +32,7 @@ from videochat_tools.training.clips import (
     draw_texts,
     match_matrix,
     to_pixels,
+    watch_bank,
 )
 from videochat_tools.training.loop import Loop, LoopOptions
 from videochat_tools.training.recipe import clip_format, retrieval_config
@@ -208,19 +209,6 @@ def _matching(
     return F.cross_entropy(logits, labels), (logits.argmax(-1) == labels).float().mean()
 
 
-@torch.no_grad()
-def watch_bank(network: VideoChat2ForRetrieval, form: ClipFormat, count: int, seed: int) -> tuple[Tensor, list[Scene]]:
-    """Clips as the tower sees them, kept for many steps: bfloat16 [count, S, D], and their scenes."""
-    features, scenes = [], []
-    for start in range(0, count, 32):
-        rng = Random(f"bank {seed} {start}")
-        clips = [draw_clip(rng, form) for _ in range(32)]
-        with torch.autocast("cpu", torch.bfloat16):
-            features.append(network.encode_frames(to_pixels(clips, form)).bfloat16())
-        scenes += [clip.scene for clip in clips]
-    return torch.cat(features), scenes
-
-
 def train_heads(
     folder: Path, start: Path, options: LoopOptions, *, batch: int = 64, bank: int = 12_000, seed: int = 0
 ) -> None:
@@ -305,13 +293,21 @@ def main() -> None:
     parser.add_argument("--pictures", type=float, default=0.12, help="share of the time")
     parser.add_argument("--busy", type=float, default=0.15, help="share of the time")
     parser.add_argument("--heads", action="store_true", help="freeze the tower of --start, train the rest")
+    parser.add_argument("--bank", type=int, default=12_000, help="with --heads: clips that the tower watches")
     parser.add_argument("--start", type=Path, help="state.pt of another run to begin with")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
     if arguments.heads:
         options = LoopOptions(arguments.minutes, hold=0.5).scaled(arguments.rate)
-        train_heads(arguments.folder, arguments.start, options, batch=arguments.batch, seed=arguments.seed)
+        train_heads(
+            arguments.folder,
+            arguments.start,
+            options,
+            batch=arguments.batch,
+            bank=arguments.bank,
+            seed=arguments.seed,
+        )
         return
     train_align(
         arguments.folder,

@@ -11,6 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from videochat_tools.models.videochat2.modeling_videochat2 import (
+    VideoChat2ForConditionalGeneration,
+    VideoChat2ForRetrieval,
+)
 from videochat_tools.retrievers.query import analyse
 from videochat_tools.training.world.language import Text, caption, contradict, statement
 from videochat_tools.training.world.questions import KINDS, ask
@@ -38,6 +42,7 @@ __all__ = [
     "draw_texts",
     "match_matrix",
     "to_pixels",
+    "watch_bank",
 ]
 
 # What the tower's tokens are asked to know while it trains, with the possible values.
@@ -199,3 +204,18 @@ def _motion(state: State, before: State, after: State, cells: int) -> tuple[floa
         abs(after.angle - before.angle),
         after.opacity - before.opacity,
     )
+
+
+@torch.no_grad()
+def watch_bank(
+    network: VideoChat2ForRetrieval | VideoChat2ForConditionalGeneration, form: ClipFormat, count: int, seed: int
+) -> tuple[Tensor, list[Scene]]:
+    """Clips as the tower sees them, kept for many steps: bfloat16 [count, S, D], and their scenes."""
+    features, scenes = [], []
+    for start in range(0, count, 32):
+        rng = Random(f"bank {seed} {start}")
+        clips = [draw_clip(rng, form) for _ in range(32)]
+        with torch.autocast("cpu", torch.bfloat16):
+            features.append(network.encode_frames(to_pixels(clips, form)).bfloat16())
+        scenes += [clip.scene for clip in clips]
+    return torch.cat(features), scenes

@@ -23,17 +23,17 @@ __all__ = ["Conversation", "Piece", "binding_drill", "converse", "copy_drill", "
 _HERE = "<VideoHere>"
 # How often each kind is asked: those that are learned late more often.
 _WEIGHTS = {
-    "colour": 3.0,
-    "shape": 3.0,
-    "size": 1.0,
-    "texture": 1.0,
-    "direction": 3.0,
+    "colour": 4.0,
+    "shape": 4.0,
+    "size": 0.5,
+    "texture": 0.5,
+    "direction": 4.0,
     "motion": 2.0,
-    "count": 1.5,
+    "count": 2.5,
     "which": 3.0,
-    "order": 2.0,
-    "yesno": 3.0,
-    "absent": 1.5,
+    "order": 1.0,
+    "yesno": 2.0,
+    "absent": 1.0,
 }
 _POOL = tuple(kind for kind, weight in _WEIGHTS.items() for _ in range(int(weight * 2)))
 _COMPARABLE = ("colour", "shape", "direction", "count", "which", "motion", "order", "texture")
@@ -178,7 +178,7 @@ def _draw(
             words = f"from {format_timecode(span.start)} to {format_timecode(span.end)}"
             return Question("when", f"when is it that {happening.text}?", words, happening.facts), place
     if len(scenes) == 1:
-        if rng.random() < 0.07:
+        if rng.random() < 0.03:
             return describe(rng, scene), place
         question = ask(rng, scene, rng.choice(pool))
         return None if question is None else (question, place)

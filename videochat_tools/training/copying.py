@@ -13,6 +13,7 @@ the rest carry the token itself.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,9 +52,7 @@ def start_with_copying(language_model: PreTrainedModel, seed: int = 0) -> None:
     _copy_after_match(layers[1].self_attn, config.num_attention_heads, width, reading, content, generator)
 
 
-def _look_back(
-    language_model: PreTrainedModel, attention: torch.nn.Module, width: int, reading: Tensor, content: slice
-) -> None:
+def _look_back(language_model: PreTrainedModel, attention: Any, width: int, reading: Tensor, content: slice) -> None:
     """Heads that see the token before: constant queries and keys, turned against each other by one step."""
     theta = language_model.config.rope_parameters["rope_theta"]
     for head in range(_PREVIOUS_HEADS):
@@ -72,7 +71,7 @@ def _look_back(
 
 
 def _copy_after_match(
-    attention: torch.nn.Module, heads: int, width: int, reading: Tensor, content: slice, generator: torch.Generator
+    attention: Any, heads: int, width: int, reading: Tensor, content: slice, generator: torch.Generator
 ) -> None:
     """Heads whose keys are the token before and whose queries the token itself; they copy what stands there."""
     half = width // 2

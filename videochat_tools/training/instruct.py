@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -28,18 +29,19 @@ from videochat_tools.training.batches import (
     by_length,
     encode_conversations,
 )
-from videochat_tools.training.clips import ClipFormat, draw_clip, to_pixels
+from videochat_tools.training.clips import watch_bank
 from videochat_tools.training.conversations import Conversation, binding_drill, converse, copy_drill
 from videochat_tools.training.copying import start_with_copying
 from videochat_tools.training.loop import Loop, LoopOptions
 from videochat_tools.training.recipe import chat_config, clip_format
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
-from videochat_tools.training.world.scene import sample_scene
+from videochat_tools.training.world.scene import Scene, sample_scene
 
 __all__ = ["INSTRUCTION", "start_chat_model", "train_instruct", "train_language"]
 
 log = logging.getLogger(__name__)
 
+_EXTRA_CLIPS = (0.9, 0.08, 0.02)  # how often a conversation is about one, two or three clips
 INSTRUCTION = "Watch the video and answer the question."  # what the Q-Former reads in the released demos
 
 
@@ -105,12 +107,12 @@ def start_chat_model(align: Path, language: Path | None) -> tuple[VideoChat2ForC
     return model, seen
 
 
-def instruct_conversations(rng: Random, scenes: list, count: int) -> list[Conversation]:
+def instruct_conversations(rng: Random, scenes: list[Scene], count: int) -> list[Conversation]:
     """Conversations about the clips of a batch, one to three clips each."""
     rows = []
     for number in range(count):
         places = [number % len(scenes)]
-        extra = rng.choices((0, 1, 2), (0.6, 0.25, 0.15))[0]
+        extra = rng.choices((0, 1, 2), _EXTRA_CLIPS)[0]
         places += rng.sample([place for place in range(len(scenes)) if place != places[0]], extra)
         rng.shuffle(places)
         rows.append(converse(rng, [scenes[place] for place in places], places))
@@ -120,23 +122,30 @@ def instruct_conversations(rng: Random, scenes: list, count: int) -> list[Conver
 def instruct_loss(
     model: VideoChat2ForConditionalGeneration,
     tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
-    form: ClipFormat,
     rng: Random,
+    vision: Tensor,
+    scenes: list[Scene],
     *,
-    clips: int,
     rows: int,
     text_rows: int,
-    tower: bool,
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
-    """Loss of freshly drawn clips and conversations, and of a few rows of text against forgetting."""
+    """Loss of fresh conversations about clips, and of a few rows of text against forgetting.
+
+    Args:
+        model: The chat network.
+        tokenizers: Of the language model and of the Q-Former.
+        rng: Source of chance.
+        vision: The clips as the tower sees them [clips, S, D].
+        scenes: What they show.
+        rows: Conversations about them.
+        text_rows: Conversations of text alone.
+    """
     words, pieces = tokenizers
-    drawn = [draw_clip(rng, form, splice=0.2) for _ in range(clips)]
-    conversations = instruct_conversations(rng, [clip.scene for clip in drawn], rows)
+    clips = len(scenes)
+    conversations = instruct_conversations(rng, scenes, rows)
     instruction = pieces([INSTRUCTION] * clips, return_tensors="pt")
     total = LossSum()
     with torch.autocast("cpu", torch.bfloat16):
-        with torch.set_grad_enabled(tower):
-            vision = model.encode_frames(to_pixels(drawn, form))
         tokens = model.get_clip_tokens(
             None, instruction["input_ids"], instruction["attention_mask"], vision_embeds=vision
         )
@@ -162,8 +171,8 @@ def train_instruct(
     clips: int = 24,
     rows: int = 24,
     text_rows: int = 6,
+    bank: int = 6_000,
     seed: int = 0,
-    tower: bool = False,
 ) -> VideoChat2ForConditionalGeneration:
     """Stages 2 and 3; leaves the network in ``folder / 'chat'``.
 
@@ -173,10 +182,10 @@ def train_instruct(
         language: State of the schooled language model.
         options: Time and rates.
         clips: Clips a step.
+        bank: Clips that the frozen tower watches once, at the start; the questions are new at every step.
         rows: Conversations about them a step.
         text_rows: Conversations of text alone a step.
         seed: Of data and new weights.
-        tower: Train the tower too, as the released recipe does; frozen it costs a third.
     """
     torch.manual_seed(seed)
     model, _ = start_chat_model(align, language)
@@ -185,13 +194,17 @@ def train_instruct(
     model.qformer.set_attn_implementation("eager")
     model.language_model.set_attn_implementation(CAUSAL_MATMUL)
     for part in (model.vision_encoder, model.vision_layernorm):
-        part.requires_grad_(tower)
-    loop, form = Loop(model, folder, options), clip_format(model.config.vision_config)
+        part.requires_grad_(False)
+    features, scenes = watch_bank(model, clip_format(model.config.vision_config), bank, seed)
+    log.info("the tower has watched %d clips", len(scenes))
+    loop = Loop(model, folder, options)
     model.train()
     for step in loop:
         rng = Random(f"instruct {seed} {step}")
+        places = rng.sample(range(len(scenes)), clips)
+        shown = [replace(scenes[place]) for place in places]  # copies: their facts are not to be kept
         loss, values = instruct_loss(
-            model, (words, pieces), form, rng, clips=clips, rows=rows, text_rows=text_rows, tower=tower
+            model, (words, pieces), rng, features[places], shown, rows=rows, text_rows=text_rows
         )
         loop.update(loss, values)
     model.save_pretrained(folder / "chat")
@@ -206,7 +219,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=45.0)
     parser.add_argument("--align", type=Path, help="folder of the stage-1 network")
     parser.add_argument("--language", type=Path, help="state of the language stage")
-    parser.add_argument("--tower", action="store_true", help="train the tower too")
+    parser.add_argument("--bank", type=int, default=6_000, help="clips that the tower watches")
     parser.add_argument("--hold", type=float, default=0.45, help="share of the time at the full rate")
     parser.add_argument("--rate", type=float, default=1.0, help="factor on all learning rates")
     parser.add_argument("--threads", type=int, default=1)
@@ -223,8 +236,8 @@ def main() -> None:
             arguments.align,
             arguments.language,
             options,
+            bank=arguments.bank,
             seed=arguments.seed,
-            tower=arguments.tower,
         )
 
 

@@ -19,16 +19,16 @@ from videochat_tools.training.world.narration import PHRASES, narrate
 from videochat_tools.training.world.questions import KINDS, ask, describe
 from videochat_tools.training.world.scene import sample_scene
 
-__all__ = ["build_llm_tokenizer", "build_qformer_tokenizer", "world_words"]
+__all__ = ["build_llm_tokenizer", "build_qformer_tokenizer", "seen_words", "world_words"]
 
 # One token each, wherever they stand: the marks of the released prompt templates.
 _TEMPLATE_MARKS = ("###", "<Video>", "</Video>", "<Image>", "</Image>")
 _PUNCTUATION = ".,:;?!'\"()[]<>/\\-–—#%&+=*_@|~^`{}$…“”’"
 
 
-def world_words(seed: int = 0) -> list[str]:
-    """Every word of the world, in a fixed order: those of questions, captions and narration."""
-    rng, texts = Random(seed), [NOT_FOUND, SPEECH_LABEL, "Human Assistant Video Image watch the video and answer"]
+def seen_words(seed: int = 0) -> set[str]:
+    """The words of captions and questions: those that stand for something to be seen."""
+    rng, texts = Random(seed), list[str]()
     for _ in range(3000):
         scene = sample_scene(rng, held_out=None)
         texts += [caption(rng, scene).text, describe(rng, scene).question]
@@ -37,11 +37,22 @@ def world_words(seed: int = 0) -> list[str]:
             if question is not None:
                 texts += [question.question, question.answer]
     texts += [" ".join(pair) for verbs in VERBS.values() for pair in verbs]
+    return _words(texts)
+
+
+def world_words(seed: int = 0) -> list[str]:
+    """Every word of the world, in a fixed order: those of questions, captions and narration."""
+    rng = Random(seed)
+    texts = [NOT_FOUND, SPEECH_LABEL, "Human Assistant Video Image watch the video and answer"]
     texts += [" ".join(words) for words in PHRASES] + [narrate(rng).text for _ in range(2000)]
     texts += ["said say says speaker mentioned mentions talk talks talking someone something anything they about at"]
+    return sorted(seen_words(seed) | _words(texts))
+
+
+def _words(texts: list[str]) -> set[str]:
     for sign in _PUNCTUATION:
         texts = [text.replace(sign, " ") for text in texts]
-    return sorted({word for text in texts for word in text.split()})
+    return {word for text in texts for word in text.split()}
 
 
 def build_qformer_tokenizer(folder: Path, max_length: int = 64) -> BertTokenizerFast:

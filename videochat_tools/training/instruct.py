@@ -173,6 +173,7 @@ def train_instruct(
     text_rows: int = 6,
     bank: int = 6_000,
     seed: int = 0,
+    start: Path | None = None,
 ) -> VideoChat2ForConditionalGeneration:
     """Stages 2 and 3; leaves the network in ``folder / 'chat'``.
 
@@ -186,9 +187,12 @@ def train_instruct(
         rows: Conversations about them a step.
         text_rows: Conversations of text alone a step.
         seed: Of data and new weights.
+        start: State of another run of this stage to begin with.
     """
     torch.manual_seed(seed)
     model, _ = start_chat_model(align, language)
+    if start is not None:
+        model.load_state_dict(torch.load(start, weights_only=True)["model"])
     words, pieces = build_llm_tokenizer(), build_qformer_tokenizer(folder / "qformer_tokenizer")
     model.vision_encoder.set_attn_implementation("eager")
     model.qformer.set_attn_implementation("eager")
@@ -219,6 +223,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=45.0)
     parser.add_argument("--align", type=Path, help="folder of the stage-1 network")
     parser.add_argument("--language", type=Path, help="state of the language stage")
+    parser.add_argument("--start", type=Path, help="instruct: state.pt of another run to begin with")
     parser.add_argument("--bank", type=int, default=6_000, help="clips that the tower watches")
     parser.add_argument("--hold", type=float, default=0.45, help="share of the time at the full rate")
     parser.add_argument("--rate", type=float, default=1.0, help="factor on all learning rates")
@@ -238,6 +243,7 @@ def main() -> None:
             options,
             bank=arguments.bank,
             seed=arguments.seed,
+            start=arguments.start,
         )
 
 

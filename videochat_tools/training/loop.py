@@ -21,6 +21,10 @@ __all__ = ["Loop", "LoopOptions", "split_parameters"]
 
 log = logging.getLogger(__name__)
 
+# Left to AdamW: heads, whose outputs are no hidden state (vision_proj, text_proj), and all matrices of the language
+# model (q_proj … down_proj): Muon at rates that suit the tower washes out the copying that they start with.
+_ADAMW = "proj.weight"
+
 
 @dataclass(frozen=True, slots=True)
 class LoopOptions:
@@ -47,7 +51,7 @@ class LoopOptions:
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Hidden weight matrices and convolution kernels, for Muon, and everything else, for AdamW."""
     embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    heads = {id(p) for name, p in model.named_parameters() if name.endswith("lm_head.weight") or "proj.weight" in name}
+    heads = {id(p) for name, p in model.named_parameters() if _ADAMW in name or name.endswith("lm_head.weight")}
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for parameter in model.parameters():

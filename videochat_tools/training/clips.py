@@ -127,17 +127,19 @@ def draw_texts(rng: Random, scene: Scene, wrong: int) -> tuple[list[Text], list[
     """True and nearly true texts of a scene.
 
     Returns:
-        A caption and mostly something shorter (a statement, a question, or what the retriever makes of a question);
+        Something short (a question, what the retriever makes of a question, a statement) and often a caption;
         and ``wrong`` texts that are false in one point, captions and statements.
     """
-    right = [caption(rng, scene)]
-    if rng.random() < 0.75:
-        right.append(statement(rng, scene) if rng.random() < 0.4 else _searched(rng, scene) or statement(rng, scene))
+    right = [_searched(rng, scene) or statement(rng, scene)]
+    if rng.random() < 0.5:
+        right.append(statement(rng, scene))
+    if rng.random() < 0.6:
+        right.append(caption(rng, scene))
     false: list[Text] = []
     for _ in range(wrong * 5):
         if len(false) == wrong:
             break
-        text = contradict(rng, scene, short=rng.random() < 0.4)
+        text = contradict(rng, scene, short=rng.random() < 0.6)
         if text is not None:
             false.append(text)
     return right, false

@@ -23,16 +23,16 @@ __all__ = ["Conversation", "Piece", "binding_drill", "converse", "copy_drill", "
 _HERE = "<VideoHere>"
 # How often each kind is asked: those that are learned late more often.
 _WEIGHTS = {
-    "colour": 4.0,
-    "shape": 4.0,
+    "colour": 5.0,
+    "shape": 3.5,
     "size": 0.5,
     "texture": 0.5,
     "direction": 4.0,
-    "motion": 2.0,
-    "count": 2.5,
+    "motion": 1.0,
+    "count": 7.0,
     "which": 3.0,
-    "order": 1.0,
-    "yesno": 2.0,
+    "order": 0.5,
+    "yesno": 1.0,
     "absent": 1.0,
 }
 _POOL = tuple(kind for kind, weight in _WEIGHTS.items() for _ in range(int(weight * 2)))

@@ -175,7 +175,7 @@ def contradict(rng: Random, scene: Scene, aspect: str | None = None, *, short: b
 
     ``None`` where the scene offers no such change, or the statement drawn does not mention it.
     """
-    aspect = aspect or rng.choices(ASPECTS, (3, 6, 3, 3, 2, 1.5, 1.5, 2, 2))[0]
+    aspect = aspect or rng.choices(ASPECTS, (3, 4, 2, 3, 2, 1, 1, 3, 4))[0]
     changed = _changed(rng, scene, aspect)
     if changed is None:
         return None

@@ -92,7 +92,15 @@ class VideoLibrary(LibraryStore):
         earlier = [message.text for message in history if message.type == "human"]
         query = analyse(retrieval_query(question, earlier))
         unknown = self.encoder.calibration.has_not_learned(content_words(query.visual))
-        hits = self.search(query.text, k=k, videos=videos, span=span, channels=("speech",) if unknown else CHANNELS)
+        hits = self.search(
+            query.text,
+            k=4 * k if query.asks_speech else k,
+            videos=videos,
+            span=span,
+            channels=("speech",) if unknown else CHANNELS,
+        )
+        if query.asks_speech:  # a silent stretch cannot hold the answer
+            hits = [hit for hit in hits if hit.text]
         if not any(self._convinces(hit, threshold) for hit in hits):
             return not_found(question, unknown_words=unknown)
         chat = self.chat_model if model is None else model

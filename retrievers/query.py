@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["Query", "analyse", "content_words"]
+__all__ = ["Query", "analyse", "content_words", "without_moment"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,22 @@ class Query:
     visual: str
     speech: tuple[str, ...]
     asks_speech: bool
+
+
+_MOMENT = re.compile(
+    r"(what (?:is|was) (?:said|mentioned)|what (?:do|does|did) .+? say|how many .+? (?:are there|can be seen)) "
+    r"(?:when|while|as) .+",
+    re.I,
+)
+
+
+def without_moment(question: str) -> str:
+    """``what is said?`` for ``what is said when the green star spins?``: what is left to ask once the moment is found.
+
+    Meant for a model that is shown only the moment; a question that names none is returned as it is.
+    """
+    match = _MOMENT.fullmatch(question.strip().rstrip("?. "))
+    return f"{match[1]}?" if match else question
 
 
 _STOP_WORDS = frozenset(

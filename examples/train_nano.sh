@@ -19,7 +19,7 @@ wait "$sight"
 "$python" -m videochat_tools.training.align --heads --start "$folder/align/state.pt" --folder "$folder/heads" \
     --minutes "$(minutes 25)" --batch 64 --bank "$bank" --rate 0.5 &
 heads=$!
-"$python" -m videochat_tools.training.instruct instruct --folder "$folder/chat" --align "$folder/align/retrieval" \
+"$python" -m videochat_tools.training.instruct instruct --folder "$folder/chat" --align "$folder/align/state.pt" \
     --language "$folder/language/state.pt" --minutes "$(minutes 60)" --bank "$bank" --rate 0.35 --hold 0.6
 wait "$heads"
 "$python" -m videochat_tools.training.bundle --align "$folder/heads/state.pt" --chat "$folder/chat/state.pt" \

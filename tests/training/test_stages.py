@@ -16,10 +16,17 @@ from videochat_tools.training.batches import encode_conversations
 from videochat_tools.training.clips import attribute_labels, draw_clip, draw_texts, match_matrix, watch_bank
 from videochat_tools.training.conversations import Conversation, binding_drill, converse, copy_drill
 from videochat_tools.training.copying import start_with_copying
-from videochat_tools.training.instruct import instruct_loss, language_conversations, language_loss
+from videochat_tools.training.instruct import (
+    InstructModel,
+    instruct_loss,
+    language_conversations,
+    language_loss,
+    start_chat_model,
+)
 from videochat_tools.training.loop import Loop, LoopOptions
 from videochat_tools.training.muon import Muon, orthogonalize
 from videochat_tools.training.recipe import chat_config, clip_format, retrieval_config, vision_config
+from videochat_tools.training.slots import SlotHeads
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
 from videochat_tools.training.world.scene import COLOURS, HELD_OUT, sample_busy_scene, sample_scene
 
@@ -155,10 +162,12 @@ def test_every_kind_of_step_trains_its_part(words, pieces) -> None:
     # The captioning head is left out of the nano's stage 1; everything else learns.
     assert all("caption_head" in name for name in without), without
 
-    chat = VideoChat2ForConditionalGeneration(chat_config(len(pieces), len(words)))
+    chat = start_chat_model(align.state_dict(), None)
     vision, scenes = watch_bank(chat, FORM, 32, seed=0)
     assert len(vision) == len(scenes) == 32
-    loss, _ = instruct_loss(chat, (words, pieces), Random(3), vision[:3], scenes[:3], rows=3, text_rows=1)
+    loss, _ = instruct_loss(
+        InstructModel(chat), (words, pieces), Random(3), vision[:3], scenes[:3], rows=3, text_rows=1
+    )
     loss.backward()
     assert chat.vision_encoder.layers[0].fc1.weight.grad is None  # frozen
     for part in (
@@ -220,3 +229,25 @@ def test_muon_turns_gradients_into_nearly_orthogonal_updates_of_a_known_size() -
     kernel.grad = torch.randn_like(kernel)
     Muon([kernel], lr=0.01).step()
     assert 0.1 * 0.01 < float(kernel.pow(2).mean().sqrt()) < 0.4 * 0.01
+
+
+def test_slots_ask_for_objects_and_events_in_any_order() -> None:
+    torch.manual_seed(0)
+    scenes = [sample_scene(Random(seed)) for seed in range(6)]
+    heads = SlotHeads(width=12, queries=16)
+    states = torch.randn(6, 16, 12)
+    loss, _ = heads(states, scenes)
+    turned = torch.cat([states[:, :8].flip(1), states[:, 8:].flip(1)], dim=1)
+    assert float(heads(turned, scenes)[0]) == pytest.approx(float(loss), rel=1e-4)  # which query holds it is left free
+    swapped = torch.cat([states[:, 8:], states[:, :8]], dim=1)
+    assert float(heads(swapped, scenes)[0]) != pytest.approx(float(loss), rel=1e-3)  # objects first, then events
+
+    free = nn.Parameter(torch.randn(6, 16, 12))
+    optimizer = torch.optim.AdamW([free, *heads.parameters()], lr=0.05)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss, held = heads(free, scenes)
+        loss.backward()
+        optimizer.step()
+    names = ("s_colour", "s_shape", "s_size", "s_texture", "s_kind", "s_who_colour", "s_whom_shape", "s_place")
+    assert {name: float(held[name]) for name in names} == dict.fromkeys(names, 1.0)

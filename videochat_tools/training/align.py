@@ -36,6 +36,7 @@ from videochat_tools.training.clips import (
 )
 from videochat_tools.training.loop import Loop, LoopOptions
 from videochat_tools.training.recipe import clip_format, retrieval_config
+from videochat_tools.training.slots import SlotHeads
 from videochat_tools.training.tokenizers import build_qformer_tokenizer
 from videochat_tools.training.world.language import Text
 from videochat_tools.training.world.scene import Scene, sample_busy_scene
@@ -46,6 +47,7 @@ log = logging.getLogger(__name__)
 
 # How often a resting object counts in the action loss; most objects rest, and "still" would be a good guess.
 _STILL_WEIGHT = 0.3
+_SLOT_WEIGHT = 0.25  # of the slot loss, a sum of ten cross-entropies
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class AlignModel(nn.Module):
         width = network.config.vision_config.hidden_size
         self.probes = nn.ModuleDict({name: nn.Linear(width, len(values)) for name, values in ATTRIBUTES.items()})
         self.motion = nn.Linear(width, MOTION_VALUES)
+        qformer = network.config.qformer_config
+        self.slots = SlotHeads(qformer.hidden_size, qformer.num_query_tokens)
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -162,14 +166,19 @@ def _draw_batch_texts(rng: Random, tokenizer: PreTrainedTokenizerBase, scenes: S
 
 
 def text_losses(
-    network: VideoChat2ForRetrieval, rng: Random, vision: Tensor, texts: _Texts, *, match: bool
+    model: AlignModel, rng: Random, vision: Tensor, scenes: Sequence[Scene], texts: _Texts, *, match: bool
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
-    """Contrastive and matching loss of clips, given as vision embeddings [B, S, D], with texts."""
-    video_embeds = network.video_embeds(vision)
+    """Contrastive, matching and slot loss of clips, given as vision embeddings [B, S, D], with texts."""
+    network = model.network
+    queries = network.query_outputs(vision)
+    video_embeds = network.project_video(queries)
     text_embeds = network.text_embeds(texts.ids, texts.mask)
     scores = network.similarity(video_embeds.float(), text_embeds.float()) / network.temperature
     loss, hit = contrast(scores, texts.matches)
     values: dict[str, float | Tensor] = {"itc": loss, "itc_hit": hit, "temp": network.temperature}
+    slots, held = model.slots(queries, scenes)
+    loss = loss + _SLOT_WEIGHT * slots
+    values |= {"slots": slots, **held}
     if match:
         itm, itm_hit = _matching(network, rng, vision, texts, scores.detach())
         loss = loss + 2.0 * itm
@@ -182,10 +191,11 @@ def step_losses(
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
     """Loss of one freshly drawn batch of clips."""
     clips = [draw_clip(rng, form) for _ in range(batch)]
-    texts = _draw_batch_texts(rng, tokenizer, [clip.scene for clip in clips], 3)
+    scenes = [clip.scene for clip in clips]
+    texts = _draw_batch_texts(rng, tokenizer, scenes, 3)
     with torch.autocast("cpu", torch.bfloat16):
         vision = model.network.encode_frames(to_pixels(clips, form))
-        loss, values = text_losses(model.network, rng, vision, texts, match=match)
+        loss, values = text_losses(model, rng, vision, scenes, texts, match=match)
         probe, seen = _probe_losses(model, clips, form, vision)
     return loss + 0.35 * probe, {**values, **seen}
 
@@ -240,9 +250,10 @@ def train_heads(
         rng = Random(f"heads {seed} {step}")
         places = rng.sample(range(len(scenes)), batch)
         # A copy each, so that the facts of the whole bank are not kept in memory.
-        texts = _draw_batch_texts(rng, tokenizer, [replace(scenes[place]) for place in places], 3)
+        shown = [replace(scenes[place]) for place in places]
+        texts = _draw_batch_texts(rng, tokenizer, shown, 3)
         with torch.autocast("cpu", torch.bfloat16):
-            loss, values = text_losses(network, rng, features[places], texts, match=step % 2 == 0)
+            loss, values = text_losses(model, rng, features[places], shown, texts, match=step % 2 == 0)
         loop.update(loss, values)
 
 
@@ -263,7 +274,7 @@ def train_align(
     network.set_attn_implementation("eager")
     model = AlignModel(network)
     if start is not None:
-        model.load_state_dict(torch.load(start, weights_only=True)["model"], strict=False)
+        model.load_state_dict(torch.load(start, weights_only=True)["model"])
     loop, form = Loop(model, folder, options), clip_format(network.config.vision_config)
     model.train()
     for step in loop:

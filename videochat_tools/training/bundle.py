@@ -45,7 +45,7 @@ def bundle_chat(state: Path, folder: Path, *, max_clips: int = 3) -> None:
     pieces = build_qformer_tokenizer(MAX_TEXT)
     words = build_llm_tokenizer()
     network = VideoChat2ForConditionalGeneration(chat_config(len(pieces), len(words)))
-    _load(network, state, "")
+    _load(network, state, "network.")
     options = ProcessorOptions(
         image_size=vision_config().image_size,
         squash_images=False,

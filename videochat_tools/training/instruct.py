@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from videochat_tools.models.videochat2.modeling_videochat2 import (
-    VideoChat2ForConditionalGeneration,
-    VideoChat2ForRetrieval,
-)
+from videochat_tools.models.videochat2.modeling_videochat2 import VideoChat2ForConditionalGeneration
 from videochat_tools.training.batches import (
     CAUSAL_MATMUL,
     LossSum,
@@ -34,6 +32,7 @@ from videochat_tools.training.conversations import Conversation, binding_drill, 
 from videochat_tools.training.copying import start_with_copying
 from videochat_tools.training.loop import Loop, LoopOptions
 from videochat_tools.training.recipe import chat_config, clip_format
+from videochat_tools.training.slots import SlotHeads
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
 from videochat_tools.training.world.scene import Scene, sample_scene
 
@@ -41,6 +40,7 @@ __all__ = ["INSTRUCTION", "start_chat_model", "train_instruct", "train_language"
 
 log = logging.getLogger(__name__)
 
+_SLOT_WEIGHT = 0.03  # of the slot loss, a sum of ten cross-entropies; the loss of answers is about 0.1
 _EXTRA_CLIPS = (0.9, 0.08, 0.02)  # how often a conversation is about one, two or three clips
 INSTRUCTION = "Watch the video and answer the question."  # what the Q-Former reads in the released demos
 
@@ -61,7 +61,7 @@ def language_conversations(rng: Random, count: int, drills: float) -> list[Conve
 
 
 def train_language(folder: Path, options: LoopOptions, *, batch: int = 32, seed: int = 0) -> None:
-    """Text alone. Leaves its state in ``folder`` for :func:`train_instruct`."""
+    """Text alone. Leaves its checkpoint in ``folder`` for :func:`train_instruct`."""
     torch.manual_seed(seed)
     tokenizer = build_llm_tokenizer()
     config = chat_config(1, len(tokenizer))
@@ -75,7 +75,6 @@ def train_language(folder: Path, options: LoopOptions, *, batch: int = 32, seed:
         drills = 0.5 if loop.progress < 0.6 else 0.2  # first copying and binding, on which the rest is built
         loss, right = language_loss(model, tokenizer, language_conversations(rng, batch, drills))
         loop.update(loss, right)
-    torch.save(model.state_dict(), folder / "language.pt")
 
 
 def language_loss(
@@ -91,20 +90,47 @@ def language_loss(
     return total.mean(), total.right()
 
 
-def start_chat_model(align: Path, language: Path | None) -> VideoChat2ForConditionalGeneration:
-    """The chat network with the tower and Q-Former of stage 1 and the schooled language model."""
-    seen = VideoChat2ForRetrieval.from_pretrained(align)
-    words, tokenizer = build_llm_tokenizer(), build_qformer_tokenizer()
-    model = VideoChat2ForConditionalGeneration(chat_config(len(tokenizer), len(words)))
-    model.vision_encoder.load_state_dict(seen.vision_encoder.state_dict())
-    model.vision_layernorm.load_state_dict(seen.vision_layernorm.state_dict())
-    model.qformer.load_state_dict(seen.qformer.state_dict())
-    model.query_tokens.data.copy_(seen.query_tokens.data)
-    model.extra_query_tokens.data.normal_(std=float(seen.query_tokens.data.std()))
+def start_chat_model(
+    align: Mapping[str, Tensor] | None, language: Mapping[str, Tensor] | None
+) -> VideoChat2ForConditionalGeneration:
+    """The chat network with the tower and Q-Former of stage 1 and the schooled language model.
+
+    Args:
+        align: Tensors of an ``AlignModel``; its per-frame embedding is dropped, as in the released stage 2.
+        language: Tensors of a language model.
+    """
+    words, pieces = build_llm_tokenizer(), build_qformer_tokenizer()
+    model = VideoChat2ForConditionalGeneration(chat_config(len(pieces), len(words)))
+    if align is not None:
+        for part in ("vision_encoder", "vision_layernorm", "qformer"):
+            model.get_submodule(part).load_state_dict(_below(align, f"network.{part}."))
+        queries = align["network.query_tokens"]
+        model.query_tokens.data.copy_(queries)
+        model.extra_query_tokens.data.normal_(std=float(queries.std()))
     if language is not None:
-        state = torch.load(language, weights_only=True)
-        model.language_model.load_state_dict(state.get("model", state))
+        model.language_model.load_state_dict(language)
     return model
+
+
+def _read_state(checkpoint: Path) -> dict[str, Tensor]:
+    """The model in a checkpoint of :class:`~videochat_tools.training.loop.Loop`."""
+    state: dict[str, Tensor] = torch.load(checkpoint, weights_only=True)["model"]
+    return state
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with the prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+class InstructModel(nn.Module):
+    """The chat network with the slot heads, which are left behind when training ends."""
+
+    def __init__(self, network: VideoChat2ForConditionalGeneration) -> None:
+        super().__init__()
+        self.network = network
+        qformer = network.config.qformer_config
+        self.slots = SlotHeads(qformer.hidden_size, qformer.num_query_tokens)
 
 
 def instruct_conversations(rng: Random, scenes: list[Scene], count: int) -> list[Conversation]:
@@ -120,7 +146,7 @@ def instruct_conversations(rng: Random, scenes: list[Scene], count: int) -> list
 
 
 def instruct_loss(
-    model: VideoChat2ForConditionalGeneration,
+    trained: InstructModel,
     tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
     rng: Random,
     vision: Tensor,
@@ -132,7 +158,7 @@ def instruct_loss(
     """Loss of fresh conversations about clips, and of a few rows of text against forgetting.
 
     Args:
-        model: The chat network.
+        trained: The chat network and its slot heads.
         tokenizers: Of the language model and of the Q-Former.
         rng: Source of chance.
         vision: The clips as the tower sees them [clips, S, D].
@@ -140,6 +166,7 @@ def instruct_loss(
         rows: Conversations about them.
         text_rows: Conversations of text alone.
     """
+    model = trained.network
     words, pieces = tokenizers
     clips = len(scenes)
     conversations = instruct_conversations(rng, scenes, rows)
@@ -149,12 +176,13 @@ def instruct_loss(
         tokens = model.get_clip_tokens(
             None, instruction["input_ids"], instruction["attention_mask"], vision_embeds=vision
         )
+        slots, held = trained.slots(tokens, scenes)
         for group in by_length(conversations, 4):
             batch = encode_conversations(words, group, model.config.num_visual_tokens)
             embeds = model.embed_prompt(batch.input_ids, batch.visual_mask, tokens[list(batch.clips)])
             total.add(*answer_loss(model.language_model, embeds, batch))
-    loss = total.mean()
-    values: dict[str, float | Tensor] = {**total.right()}
+    loss = total.mean() + _SLOT_WEIGHT * slots
+    values: dict[str, float | Tensor] = {**total.right(), "slots": slots, **held}
     if text_rows:
         kept, _ = language_loss(model.language_model, words, language_conversations(rng, text_rows, 0.2))
         values["text_loss"] = kept
@@ -179,8 +207,8 @@ def train_instruct(
 
     Args:
         folder: Where checkpoints and the result go.
-        align: Folder of the stage-1 network.
-        language: State of the schooled language model.
+        align: Checkpoint of :mod:`~videochat_tools.training.align`.
+        language: Checkpoint of :func:`train_language`.
         options: Time and rates.
         clips: Clips a step.
         bank: Clips that the frozen tower watches once, at the start; the questions are new at every step.
@@ -190,9 +218,12 @@ def train_instruct(
         start: State of another run of this stage to begin with.
     """
     torch.manual_seed(seed)
-    model = start_chat_model(align, language)
+    seen = _read_state(align)
+    model = start_chat_model(seen, None if language is None else _read_state(language))
+    trained = InstructModel(model)
+    trained.slots.load_state_dict(_below(seen, "slots."))
     if start is not None:
-        model.load_state_dict(torch.load(start, weights_only=True)["model"])
+        trained.load_state_dict(_read_state(start))
     words, pieces = build_llm_tokenizer(), build_qformer_tokenizer()
     model.vision_encoder.set_attn_implementation("eager")
     model.qformer.set_attn_implementation("eager")
@@ -201,14 +232,14 @@ def train_instruct(
         part.requires_grad_(False)
     features, scenes = watch_bank(model, clip_format(model.config.vision_config), bank, seed)
     log.info("the tower has watched %d clips", len(scenes))
-    loop = Loop(model, folder, options)
-    model.train()
+    loop = Loop(trained, folder, options)
+    trained.train()
     for step in loop:
         rng = Random(f"instruct {seed} {step}")
         places = rng.sample(range(len(scenes)), clips)
         shown = [replace(scenes[place]) for place in places]  # copies: their facts are not to be kept
         loss, values = instruct_loss(
-            model, (words, pieces), rng, features[places], shown, rows=rows, text_rows=text_rows
+            trained, (words, pieces), rng, features[places], shown, rows=rows, text_rows=text_rows
         )
         loop.update(loss, values)
     model.save_pretrained(folder / "chat")
@@ -221,8 +252,8 @@ def main() -> None:
     parser.add_argument("stage", choices=("language", "instruct"))
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=45.0)
-    parser.add_argument("--align", type=Path, help="folder of the stage-1 network")
-    parser.add_argument("--language", type=Path, help="state of the language stage")
+    parser.add_argument("--align", type=Path, help="instruct: state.pt of the align stage")
+    parser.add_argument("--language", type=Path, help="instruct: state.pt of the language stage")
     parser.add_argument("--start", type=Path, help="instruct: state.pt of another run to begin with")
     parser.add_argument("--bank", type=int, default=6_000, help="clips that the tower watches")
     parser.add_argument("--hold", type=float, default=0.45, help="share of the time at the full rate")

@@ -35,11 +35,11 @@ def vision_config() -> VideoChat2VisionConfig:
 
 
 def qformer_config(vocabulary: int, *, extra: int) -> VideoChat2QFormerConfig:
-    """Two layers that both read the video; no dropout, since no clip is ever seen twice."""
+    """Three layers that all read the video; no dropout, since no clip is ever seen twice."""
     return VideoChat2QFormerConfig(
         vocab_size=vocabulary,
         hidden_size=160,
-        num_hidden_layers=2,
+        num_hidden_layers=3,
         num_attention_heads=5,
         intermediate_size=480,
         hidden_dropout_prob=0.0,
@@ -59,6 +59,7 @@ def retrieval_config(vocabulary: int) -> VideoChat2RetrievalConfig:
         qformer_config=qformer_config(vocabulary, extra=0),
         projection_dim=96,
         temporal_embed_frames=8,
+        aggregation="max",  # a short text is about one object or one event, and one query holds it
         caption_weight=0.0,
     )
 

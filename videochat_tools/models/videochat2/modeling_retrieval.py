@@ -117,12 +117,13 @@ class VideoChat2ForRetrieval(PreTrainedModel):
         """What the queries read, without text: [B, S, D] -> [B, Q, h]."""
         return cast(Tensor, self._run_queries(vision_embeds).last_hidden_state)
 
-    def _project_video(self, query_outputs: Tensor) -> Tensor:
+    def project_video(self, query_outputs: Tensor) -> Tensor:
+        """Query rows [B, Q, h] to points in the shared space [B, Q, P], each L2-normalised."""
         return F.normalize(self.vision_proj(query_outputs), dim=-1)
 
     def video_embeds(self, vision_embeds: Tensor) -> Tensor:
         """Points of a clip in the shared space: [B, S, D] -> [B, Q, P], each L2-normalised."""
-        return self._project_video(self.query_outputs(vision_embeds))
+        return self.project_video(self.query_outputs(vision_embeds))
 
     # Text side
 
@@ -271,7 +272,7 @@ class VideoChat2ForRetrieval(PreTrainedModel):
                 raise ValueError("VideoChat2ForRetrieval needs pixel_values or vision_embeds")
             vision_embeds = self.encode_frames(pixel_values)
         queries = self._run_queries(vision_embeds, use_cache=input_ids is not None)
-        video_embeds = self._project_video(cast(Tensor, queries.last_hidden_state))
+        video_embeds = self.project_video(cast(Tensor, queries.last_hidden_state))
         output = VideoChat2RetrievalOutput(video_embeds=video_embeds, vision_embeds=vision_embeds)
         if input_ids is not None:
             output.text_embeds = self.text_embeds(input_ids, attention_mask)

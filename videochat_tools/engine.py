@@ -10,7 +10,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from videochat_tools.generation import ChatNetwork, Reply
 
 ClipTokens = npt.NDArray[np.float16]
-"""[queries, width]: the Q-Former's output rows for one clip, all that a reply needs of it."""
+"""[queries, width]: the Q-Former's output rows for one clip, all that a reply needs of it; an HD clip has
+[views * queries, width], those of its tiles and of the whole frames."""
 ClipSource = Callable[[str], ClipTokens]
 """Gives the cached clip tokens of a library segment by its name."""
 
@@ -142,7 +143,7 @@ class ChatEngine:
 
     @property
     def tokens_per_clip(self) -> int:
-        """Places that one clip takes in the prompt."""
+        """Places that one clip of ``frame_size`` takes in the prompt."""
         return self.network.tokens_per_clip
 
     @property
@@ -151,7 +152,7 @@ class ChatEngine:
         return self.network.context_tokens
 
     def watch(self, clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
-        """Clips [n, T, height, width, 3] as clip tokens [n, queries, width]."""
+        """Clips [n, T, height, width, 3] as clip tokens, :data:`ClipTokens` of each in one array."""
         return self.network.watch(clips)
 
     def token_ids(self, text: str) -> list[int]:
@@ -166,21 +167,30 @@ class ChatEngine:
             UnsupportedContentError: a segment is named, but there is no ``clip_source`` to give its tokens.
             ContextTooLongError: the conversation does not fit the model.
         """
-        tokens = [self._look_at(visual, clip_source) for turn in turns for visual in turn.visuals]
-        return self.network.reply(turns, tokens, settings)
+        shown: list[Turn] = []
+        tokens: list[ClipTokens] = []
+        for turn in turns:
+            seen = [self._look_at(visual, clip_source) for visual in turn.visuals]
+            shown.append(replace(turn, visuals=tuple(visual for visual, _ in seen)))
+            tokens += [clip for _, clip in seen]
+        return self.network.reply(shown, tokens, settings)
 
-    def _look_at(self, visual: Visual, clip_source: ClipSource | None) -> ClipTokens:
+    def _look_at(self, visual: Visual, clip_source: ClipSource | None) -> tuple[Visual, ClipTokens]:
+        """The clip tokens of a visual, and the visual with the words that the model is used to find beside it."""
         if visual.file_id is None:
-            from videochat_tools.visuals import read_frames
+            from videochat_tools.visuals import read_clip
 
-            frames = read_frames(visual, self.num_frames, self.frame_size)
-            return self.network.watch(frames[None], image=visual.kind == "image")[0]
+            network = self.network
+            frames, seconds = read_clip(visual, self.num_frames, None if network.tiled else self.frame_size)
+            if network.timestamps and seconds and not visual.caption:
+                visual = replace(visual, caption=network.timestamp_message(seconds))
+            return visual, network.watch(frames[None], image=visual.kind == "image")[0]
         if clip_source is None:
             raise UnsupportedContentError(
                 f"file_id {visual.file_id} names a library segment, but this model is tied to no library; "
                 "pass clip_source=library.clip_source to ChatVideoChat, or give the video by url"
             )
-        return clip_source(visual.file_id)
+        return visual, clip_source(visual.file_id)
 
 
 def load_engine(model: str | Path | None = None, device: str = "auto") -> ChatEngine:

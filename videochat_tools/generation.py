@@ -11,12 +11,15 @@ import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
 from videochat_tools.content import Turn
 from videochat_tools.engine import ClipTokens, ReplySettings
 from videochat_tools.errors import ContextTooLongError, ModelLoadError
-from videochat_tools.models.videochat2 import VideoChat2ForConditionalGeneration, VideoChat2Processor
+from videochat_tools.models.frame_sampling import timestamp_message
+from videochat_tools.models.modeling_chat import ClipChatModel
+from videochat_tools.models.videochat2 import VideoChat2Processor
 from videochat_tools.models.videochat2.prompts import Message
 
 logger = logging.getLogger(__name__)
@@ -32,11 +35,14 @@ class ChatNetwork:
         # Half precision is slow or missing on CPUs; there everything runs in single precision.
         dtype = torch.float32 if self.device.type == "cpu" else "auto"
         self.model = _load(folder, dtype).to(self.device).eval()
-        self.processor = VideoChat2Processor.from_pretrained(folder)
+        self.processor: VideoChat2Processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
         config = self.model.config
         self.num_frames: int = config.vision_config.num_frames
         self.frame_size: int = config.vision_config.image_size
-        self.tokens_per_clip: int = config.num_visual_tokens
+        self.tokens_per_view: int = config.num_visual_tokens
+        self.tokens_per_clip = self.tokens_per_view * self.processor.num_views(self.frame_size, self.frame_size)
+        self.tiled = self.processor.options.tiling is not None
+        self.timestamps = self.processor.options.timestamps
         self.context_tokens: int = config.text_config.max_position_embeddings
         tokenizer = self.processor.tokenizer
         if tokenizer is None:
@@ -56,33 +62,55 @@ class ChatNetwork:
         """Text of the ids of a reply."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
-    def watch(self, clips: npt.NDArray[np.uint8], *, image: bool = False) -> npt.NDArray[np.float16]:
-        """Clips [n, T, height, width, 3] as clip tokens [n, queries, width]."""
+    def timestamp_message(self, seconds: Sequence[float]) -> str:
+        """What models with ``timestamps`` are told about the frames of a video, in the words of the released ones."""
+        return timestamp_message(seconds)
+
+    def watch(
+        self, clips: npt.NDArray[np.uint8], *, image: bool = False, instruction: str | None = None
+    ) -> npt.NDArray[np.float16]:
+        """Clips [n, T, height, width, 3] as clip tokens [n, views * queries, width]; one view where none is tiled.
+
+        ``instruction`` is what the Q-Former is told, in place of what the processor's options say.
+        """
         parts = []
         for start in range(0, len(clips), WATCH_BATCH):
-            inputs = self.processor.visual_inputs(clips[start : start + WATCH_BATCH], image=image)
-            inputs = {name: value.to(self.device) for name, value in inputs.items()}
-            with torch.inference_mode():
-                tokens = self.model.get_clip_tokens(**inputs)
-            parts.append(tokens.to(torch.float16).cpu().numpy())
-        return np.concatenate(parts)
+            some = clips[start : start + WATCH_BATCH]
+            inputs = self.processor.visual_inputs(some, instruction, image=image)
+            batches = {name: value.split(WATCH_BATCH) for name, value in inputs.items()}  # of views
+            for batch in zip(*batches.values(), strict=True):
+                views = {name: value.to(self.device) for name, value in zip(batches, batch, strict=True)}
+                with torch.inference_mode():
+                    tokens = self.model.get_clip_tokens(**views)
+                parts.append(tokens.to(torch.float16).cpu().numpy())
+        views_of_all = np.concatenate(parts)
+        return views_of_all.reshape(len(clips), -1, views_of_all.shape[-1])
 
     def reply(self, turns: Sequence[Turn], clip_tokens: Sequence[ClipTokens], settings: ReplySettings) -> Reply:
         """Put the conversation into the model's own template; the reply is made while it is iterated over.
 
         Args:
             turns: the conversation.
-            clip_tokens: those of all its visuals, in order, [queries, width] each.
+            clip_tokens: those of all its visuals, in order, [views * queries, width] each.
             settings: how to reply.
         """
-        ids, visual_mask = self.processor.tokenize_prompt(render_turns(turns, self.processor))
+        return self.continue_prompt(render_turns(turns, self.processor), clip_tokens, settings)
+
+    def continue_prompt(self, prompt: str, clip_tokens: Sequence[ClipTokens], settings: ReplySettings) -> Reply:
+        """As :meth:`reply`, of a prompt that stands in the model's template already, with a place for each clip.
+
+        Raises:
+            ContextTooLongError: The prompt does not fit the model.
+        """
+        views = [len(tokens) // self.tokens_per_view for tokens in clip_tokens]
+        ids, visual_mask = self.processor.tokenize_prompt(prompt, views)
         if len(ids) >= self.context_tokens:
             raise ContextTooLongError(
                 f"the conversation has {len(ids)} tokens with its clips, but the model takes {self.context_tokens} "
                 "together with the reply; drop earlier turns or clips"
             )
         with torch.inference_mode():
-            tokens = torch.from_numpy(np.stack(clip_tokens)).to(self.device) if clip_tokens else None
+            tokens = torch.from_numpy(np.concatenate(clip_tokens)[None]).to(self.device) if clip_tokens else None
             mask = torch.tensor([visual_mask], device=self.device) if clip_tokens else None
             embeds = self.model.embed_prompt(torch.tensor([ids], device=self.device), mask, tokens)
         room = min(settings.max_tokens, self.context_tokens - len(ids))
@@ -181,7 +209,7 @@ class Reply:
             step = {"input_ids": torch.tensor([[token]], device=self._embeds.device)}
 
 
-def _load(folder: Path, dtype: torch.dtype | str) -> VideoChat2ForConditionalGeneration:
+def _load(folder: Path, dtype: torch.dtype | str) -> ClipChatModel:
     """The network, with every weight from the files.
 
     Raises:
@@ -190,7 +218,7 @@ def _load(folder: Path, dtype: torch.dtype | str) -> VideoChat2ForConditionalGen
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # a model of a second's loading needs none
     try:
-        model, report = VideoChat2ForConditionalGeneration.from_pretrained(
+        model, report = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=dtype, local_files_only=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -203,10 +231,11 @@ def _load(folder: Path, dtype: torch.dtype | str) -> VideoChat2ForConditionalGen
             transformers_logging.enable_progress_bar()
     if lacking := sorted([*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])]):
         raise ModelLoadError(
-            f"{folder} lacks {len(lacking)} weights of a VideoChat2 chat model, such as {lacking[0]}; "
+            f"{folder} lacks {len(lacking)} weights of a {type(model).__name__}, such as {lacking[0]}; "
             "convert the original checkpoint with: videochat convert"
         )
-    return model
+    loaded: ClipChatModel = model
+    return loaded
 
 
 def _new(text: str, shown: str) -> Iterator[str]:

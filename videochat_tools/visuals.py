@@ -19,21 +19,26 @@ logger = logging.getLogger(__name__)
 END_TOLERANCE = 1.0  # seconds that a requested end may lie past the last frame: durations are often rounded up
 
 
-def read_frames(visual: Visual, num_frames: int, frame_size: int) -> npt.NDArray[np.uint8]:
-    """Decode a visual as RGB pictures of shape [T, height, width, 3]; T is 1 for a picture.
+def read_clip(
+    visual: Visual, num_frames: int, frame_size: int | None
+) -> tuple[npt.NDArray[np.uint8], tuple[float, ...]]:
+    """Decode a visual: RGB pictures [T, height, width, 3] and the seconds at which they stand in their video.
+
+    T is 1 for a picture, which stands nowhere.
 
     Args:
         visual: by path or by its bytes.
         num_frames: frames of a video where the visual does not ask for another number, spread evenly.
         frame_size: side of the square that the model sees, in pixels; videos come in this size already, cut out and
-            scaled as a library does it, so that the same clip looks the same from either side.
+            scaled as a library does it, so that the same clip looks the same from either side. None leaves them as
+            they are, for a model that cuts frames up itself.
 
     Raises:
         MediaError: the file is missing, damaged or of another kind.
         UnsupportedContentError: the asked-for part lies outside the video.
     """
     if visual.kind == "image":
-        return _read_image(visual)[None]
+        return _read_image(visual)[None], ()
     if visual.path is not None:
         return _read_video(visual.path, visual, num_frames, frame_size)
     # Containers are read with seeking; a file keeps large videos out of memory while they are decoded.
@@ -43,25 +48,37 @@ def read_frames(visual: Visual, num_frames: int, frame_size: int) -> npt.NDArray
         return _read_video(path, visual, num_frames, frame_size)
 
 
-def _read_video(path: Path, visual: Visual, num_frames: int, frame_size: int) -> npt.NDArray[np.uint8]:
+def _read_video(
+    path: Path, visual: Visual, num_frames: int, frame_size: int | None
+) -> tuple[npt.NDArray[np.uint8], tuple[float, ...]]:
     from videochat_tools.library.clips import decode_size, fit_frame
     from videochat_tools.media import open_video, uniform_times
 
-    with open_video(path) as whole, whole.resized(decode_size(whole.info, frame_size)) as reader:
-        span = _part(visual, reader.info.duration)
-        times = uniform_times(span, visual.num_frames or num_frames)
-        frames = [fit_frame(frame.image, frame_size) for frame in reader.frames_at(times)]
+    with open_video(path) as whole:
+        size = None if frame_size is None else decode_size(whole.info, frame_size)
+        with whole.resized(size) as reader:
+            span = part_of_video(visual.start, visual.end, reader.info.duration)
+            times = uniform_times(span, visual.num_frames or num_frames)
+            shown = list(reader.frames_at(times))
+    frames = [frame.image if frame_size is None else fit_frame(frame.image, frame_size) for frame in shown]
+    seconds = [frame.time for frame in shown]
     if not frames:
         raise UnreadableMediaError(f"{path} has no readable frames at [{span}]; ask for an earlier part")
     if len(frames) < len(times):  # as in a library: what is left of a damaged file is used
         logger.warning("%s ends before %.1f s: its last picture is used from there on", path, times[len(frames)])
-        frames += [frames[-1]] * (len(times) - len(frames))
-    return np.stack(frames)
+        seconds += seconds[-1:] * (len(times) - len(frames))
+        frames += frames[-1:] * (len(times) - len(frames))
+    return np.stack(frames), tuple(seconds)
 
 
-def _part(visual: Visual, duration: float) -> TimeSpan:
-    start = visual.start or 0.0
-    end = duration if visual.end is None else visual.end
+def part_of_video(start: float | None, end: float | None, duration: float) -> TimeSpan:
+    """The asked-for part of a video of ``duration`` seconds; ``None`` stands for its first and its last frame.
+
+    Raises:
+        UnsupportedContentError: the part lies outside the video.
+    """
+    start = start or 0.0
+    end = duration if end is None else end
     if start >= duration > 0 or end > duration + END_TOLERANCE:
         raise UnsupportedContentError(
             f"the video is {duration:.1f} s long, but the part from {start:.1f} s to {end:.1f} s was asked for; "

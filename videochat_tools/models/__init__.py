@@ -2,6 +2,13 @@
 
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
 
+from .videochat import (
+    VideoChatConfig,
+    VideoChatForConditionalGeneration,
+    VideoChatProcessor,
+    VideoChatVisionConfig,
+    VideoChatVisionModel,
+)
 from .videochat2 import (
     VideoChat2Config,
     VideoChat2ForConditionalGeneration,
@@ -24,9 +31,16 @@ __all__ = [
     "VideoChat2RetrievalConfig",
     "VideoChat2VisionConfig",
     "VideoChat2VisionModel",
+    "VideoChatConfig",
+    "VideoChatForConditionalGeneration",
+    "VideoChatProcessor",
+    "VideoChatVisionConfig",
+    "VideoChatVisionModel",
 ]
 
 for _config, _model in (
+    (VideoChatVisionConfig, VideoChatVisionModel),
+    (VideoChatConfig, VideoChatForConditionalGeneration),
     (VideoChat2VisionConfig, VideoChat2VisionModel),
     (VideoChat2QFormerConfig, VideoChat2QFormer),
     (VideoChat2RetrievalConfig, VideoChat2ForRetrieval),
@@ -34,6 +48,10 @@ for _config, _model in (
 ):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModel.register(_config, _model, exist_ok=True)
-AutoModelForImageTextToText.register(VideoChat2Config, VideoChat2ForConditionalGeneration, exist_ok=True)
-for _config in (VideoChat2RetrievalConfig, VideoChat2Config):
-    AutoProcessor.register(_config, VideoChat2Processor, exist_ok=True)
+for _config, _model, _processor in (
+    (VideoChatConfig, VideoChatForConditionalGeneration, VideoChatProcessor),
+    (VideoChat2Config, VideoChat2ForConditionalGeneration, VideoChat2Processor),
+):
+    AutoModelForImageTextToText.register(_config, _model, exist_ok=True)
+    AutoProcessor.register(_config, _processor, exist_ok=True)
+AutoProcessor.register(VideoChat2RetrievalConfig, VideoChat2Processor, exist_ok=True)

@@ -13,9 +13,11 @@ from .modeling_videochat2 import (
     VideoChat2VisionModel,
 )
 from .processing_videochat2 import ProcessorOptions, VideoChat2Processor
+from .tiling import TilingOptions
 
 __all__ = [
     "ProcessorOptions",
+    "TilingOptions",
     "VideoChat2Config",
     "VideoChat2ForConditionalGeneration",
     "VideoChat2ForRetrieval",

@@ -12,14 +12,41 @@ from torch import Tensor
 
 from videochat_tools.errors import UnsupportedContentError
 
-__all__ = ["CLIP_MEAN", "CLIP_STD", "normalise", "resize_frames"]
+__all__ = [
+    "CLIP_MEAN",
+    "CLIP_STD",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "Frames",
+    "check_frames",
+    "normalise",
+    "resize_frames",
+    "standardise",
+]
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-"""Mean of red, green and blue that the released demos subtract (training used ImageNet's)."""
+"""Mean of red, green and blue that most released demos subtract (training used ImageNet's)."""
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-"""Standard deviation that the released demos divide by."""
+"""Standard deviation that most released demos divide by."""
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Mean in training, in the HD model's demo, and for the videos of the Phi-3 demo."""
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Standard deviation that belongs to ``IMAGENET_MEAN``."""
 
 Frames = npt.NDArray[np.uint8]
+
+
+def check_frames(frames: Frames) -> None:
+    """Refuse what is no array of 8-bit RGB frames [..., H, W, 3].
+
+    Raises:
+        UnsupportedContentError: Another type or shape.
+    """
+    if frames.dtype != np.uint8 or frames.ndim < 3 or frames.shape[-1] != 3 or 0 in frames.shape:
+        raise UnsupportedContentError(
+            f"frames must be uint8 [..., height, width, 3], got {frames.dtype} {list(frames.shape)}; "
+            "convert them to RGB"
+        )
 
 
 def resize_frames(frames: Frames, size: int, *, squash: bool = False) -> Frames:
@@ -31,11 +58,7 @@ def resize_frames(frames: Frames, size: int, *, squash: bool = False) -> Frames:
     Raises:
         UnsupportedContentError: Not an array of 8-bit RGB frames.
     """
-    if frames.dtype != np.uint8 or frames.ndim < 3 or frames.shape[-1] != 3 or 0 in frames.shape:
-        raise UnsupportedContentError(
-            f"frames must be uint8 [..., height, width, 3], got {frames.dtype} {list(frames.shape)}; "
-            "convert them to RGB"
-        )
+    check_frames(frames)
     height, width = frames.shape[-3:-1]
     if height == width == size:
         return frames
@@ -58,7 +81,12 @@ def resize_frames(frames: Frames, size: int, *, squash: bool = False) -> Frames:
 
 def normalise(frames: Frames, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD) -> Tensor:
     """uint8 [..., H, W, 3] -> float32 [..., 3, H, W]: scaled to 0..1, minus mean, over standard deviation."""
+    channels_first = torch.tensor(frames).movedim(-1, -3)  # a copy: frames may be read-only
+    return standardise(channels_first.to(torch.float32, memory_format=torch.contiguous_format), mean, std)
+
+
+def standardise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Float pixels [..., 3, H, W] of 0..255, changed in place: scaled to 0..1, minus mean, over standard deviation."""
     scale = torch.tensor([1.0 / (255.0 * s) for s in std])[:, None, None]
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])[:, None, None]
-    channels_first = torch.tensor(frames).movedim(-1, -3)  # a copy: frames may be read-only
-    return channels_first.to(torch.float32, memory_format=torch.contiguous_format).mul_(scale).add_(shift)
+    return pixels.mul_(scale).add_(shift)

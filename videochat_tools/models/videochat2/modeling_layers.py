@@ -1,4 +1,4 @@
-"""Parts that the tower and the Q-Former share."""
+"""Parts that the towers and the Q-Former share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["DropPath", "attend"]
+from videochat_tools.errors import UnsupportedContentError
+
+__all__ = ["DropPath", "attend", "patch_grid", "patch_pixels"]
 
 
 def attend(
@@ -43,6 +45,32 @@ def attend(
     else:
         context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
     return context.transpose(1, 2).flatten(2)
+
+
+def patch_grid(pixel_values: Tensor, side: int) -> tuple[int, int]:
+    """Rows and columns of patches in pixels [..., H, W].
+
+    Raises:
+        UnsupportedContentError: The size is no multiple of the patch size.
+    """
+    height, width = pixel_values.shape[-2:]
+    if height % side or width % side:
+        raise UnsupportedContentError(
+            f"frames of {height}x{width} pixels given; height and width must be multiples of {side}: resize them"
+        )
+    return height // side, width // side
+
+
+def patch_pixels(pixel_values: Tensor, side: int) -> Tensor:
+    """Pixels [B, T, C, H, W] of the N patches of each frame, in reading order: [B, T, N, C, side * side].
+
+    Patches do not overlap, so that a convolution of stride ``side`` is one matrix product over their pixels: on CPU
+    this saves the layout changes of conv3d.
+    """
+    batch, frames, channels = pixel_values.shape[:3]
+    rows, columns = patch_grid(pixel_values, side)
+    blocks = pixel_values.reshape(batch, frames, channels, rows, side, columns, side).permute(0, 1, 3, 5, 2, 4, 6)
+    return blocks.reshape(batch, frames, rows * columns, channels, side * side)
 
 
 class DropPath(nn.Module):

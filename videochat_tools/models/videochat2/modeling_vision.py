@@ -15,12 +15,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import PreTrainedModel
 
-from videochat_tools.errors import UnsupportedContentError
-
 from .configuration_videochat2 import VideoChat2VisionConfig
-from .modeling_layers import attend
+from .modeling_layers import attend, patch_grid, patch_pixels
 
-__all__ = ["VideoChat2VisionModel", "sincos_position_table"]
+__all__ = ["VideoChat2VisionLayer", "VideoChat2VisionModel", "sincos_position_table"]
 
 
 def sincos_position_table(
@@ -86,20 +84,16 @@ class VideoChat2PatchEmbedding(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """[B, T, C, H, W] -> [B, T, N, D]."""
-        batch, frames, channels, height, width = pixel_values.shape
+        batch, frames, _, height, width = pixel_values.shape
         kernel, side = self.projection.kernel_size[0], self.stride
-        rows, columns = height // side, width // side
-        # Blocks do not overlap in space, so the convolution is one matrix product over their pixels: on CPU this
-        # saves the layout changes of conv3d.
-        blocks = pixel_values.reshape(batch, frames, channels, rows, side, columns, side)
-        blocks = blocks.permute(0, 1, 3, 5, 2, 4, 6).reshape(batch, frames, rows * columns, channels, side * side)
+        blocks = patch_pixels(pixel_values, side)
         if kernel > 1:
             padded = F.pad(blocks, (0, 0, 0, 0, 0, 0, kernel // 2, kernel // 2))
             blocks = torch.stack([padded[:, shift : shift + frames] for shift in range(kernel)], dim=4)
         tokens = F.linear(blocks.flatten(3), self.projection.weight.flatten(1), self.projection.bias)
         if not self.stem:
             return tokens
-        maps = tokens.view(batch * frames, rows, columns, -1).permute(0, 3, 1, 2)  # channels-last in memory
+        maps = tokens.view(batch * frames, height // side, width // side, -1).permute(0, 3, 1, 2)  # channels-last
         for convolution in self.stem:
             maps = convolution(F.relu(maps))
         return maps.flatten(2).transpose(1, 2).reshape(batch, frames, maps.shape[2] * maps.shape[3], -1)
@@ -218,15 +212,11 @@ class VideoChat2VisionModel(PreTrainedModel):
         Raises:
             UnsupportedContentError: The size is no multiple of the patch size.
         """
-        patch = self.config.patch_size
-        batch, frames, _, height, width = pixel_values.shape
-        if height % patch or width % patch:
-            raise UnsupportedContentError(
-                f"frames of {height}x{width} pixels given; height and width must be multiples of {patch}: resize them"
-            )
+        batch, frames = pixel_values.shape[:2]
+        rows, columns = patch_grid(pixel_values, self.config.patch_size)
         tokens = self.patch_embedding(pixel_values.to(self.patch_embedding.projection.weight.dtype))
         hidden = tokens.flatten(1, 2)
-        hidden = hidden + self.position_table(frames, height // patch, width // patch, hidden)
+        hidden = hidden + self.position_table(frames, rows, columns, hidden)
         states = [hidden]
         for layer in self.layers:
             hidden = layer(hidden)

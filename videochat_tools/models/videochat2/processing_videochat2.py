@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -15,50 +16,16 @@ from transformers.utils.hub import cached_file
 
 from videochat_tools.errors import ModelLoadError, UnsupportedContentError
 
-from .configuration_videochat2 import FAMILIES
-from .image_processing import CLIP_MEAN, CLIP_STD, Frames, normalise, resize_frames
+from .image_processing import Frames, check_frames, normalise, resize_frames, standardise
+from .pieces import decode_pieces, use_sentencepiece_rules
+from .processing_options import ProcessorOptions
 from .prompts import PLACEHOLDER, TEMPLATES, Message, PromptTemplate
+from .tiling import fit_to_tiles, split_views, tile_grid
 
 __all__ = ["ProcessorOptions", "VideoChat2Processor"]
 
 CONFIG_FILE = "processor_config.json"
 QFORMER_TOKENIZER_FOLDER = "qformer_tokenizer"
-
-
-@dataclass(frozen=True)
-class ProcessorOptions:
-    """What a processor needs to know besides its tokenizers. Defaults are those of the released models.
-
-    Attributes:
-        family: Prompt family: "vicuna", "mistral" or "phi3".
-        image_size: Side of the square frames in pixels.
-        image_mean: Subtracted from red, green and blue in 0..1 (CLIP's).
-        image_std: Divided by (CLIP's).
-        squash_images: Still images are resized to the square without keeping their shape, as in the released demos.
-        num_visual_tokens: Places that a clip takes in the prompt.
-        max_text_length: WordPieces of the longest text for the Q-Former; longer ones lose their start (chat, 512)
-            or, by ``truncation_side``, their end (stage 1, 32).
-        truncation_side: Side that a text which is too long loses.
-        video_instruction: What the Q-Former is told when a clip is watched; None tells it nothing.
-        image_instruction: The same for still images.
-    """
-
-    family: str = "vicuna"
-    image_size: int = 224
-    image_mean: tuple[float, float, float] = CLIP_MEAN
-    image_std: tuple[float, float, float] = CLIP_STD
-    squash_images: bool = True
-    num_visual_tokens: int = 96
-    max_text_length: int = 512
-    truncation_side: Literal["left", "right"] = "left"
-    video_instruction: str | None = "Watch the video and answer the question."
-    image_instruction: str | None = "Observe the image and answer the question."
-
-    def __post_init__(self) -> None:
-        if self.family not in FAMILIES:
-            raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {self.family!r}")
-        object.__setattr__(self, "image_mean", tuple(self.image_mean))  # JSON gives lists
-        object.__setattr__(self, "image_std", tuple(self.image_std))
 
 
 class VideoChat2Processor:
@@ -79,6 +46,8 @@ class VideoChat2Processor:
         self.tokenizer = tokenizer
         self.qformer_tokenizer = qformer_tokenizer
         self.options = options or ProcessorOptions()
+        if tokenizer is not None:
+            use_sentencepiece_rules(tokenizer)
         if qformer_tokenizer is not None:
             qformer_tokenizer.truncation_side = self.options.truncation_side
             if qformer_tokenizer.bos_token is None:  # plain BERT vocabularies; the released models append it
@@ -103,7 +72,7 @@ class VideoChat2Processor:
         (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> VideoChat2Processor:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
         """Read what :meth:`save_pretrained` wrote, from a folder or a model hub.
 
         Args:
@@ -129,12 +98,20 @@ class VideoChat2Processor:
             )
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise ModelLoadError(
-                f"no VideoChat2 processor in {source} ({str(error).splitlines()[0]}); give a folder that "
-                "VideoChat2Processor.save_pretrained wrote"
+                f"no {cls.__name__.removesuffix('Processor')} processor in {source} ({str(error).splitlines()[0]}); "
+                f"give a folder that {cls.__name__}.save_pretrained wrote"
             ) from error
         return cls(tokenizer, qformer, options)
 
     # Pixels
+
+    def num_views(self, height: int, width: int) -> int:
+        """Clips that the networks are shown for one video or image of this size: its tiles, and the whole of it."""
+        tiling = self.options.tiling
+        if tiling is None:
+            return 1
+        columns, rows = tile_grid(width, height, self.options.image_size, tiling)
+        return columns * rows + tiling.global_view
 
     def pixel_values(self, frames: Frames, *, image: bool = False) -> Tensor:
         """Frames to normalised pixels.
@@ -145,12 +122,22 @@ class VideoChat2Processor:
             image: They are still images (T = 1).
 
         Returns:
-            float32 [n, T, 3, S, S]; n = 1 for one clip.
+            float32 [n * views, T, 3, S, S]; n = 1 for one clip, and one view where there are no tiles. The views of a
+            clip stand together: tiles in reading order, then the whole frames.
+
+        Raises:
+            UnsupportedContentError: Not an array of 8-bit RGB frames.
         """
         options = self.options
+        mean = options.still_mean if image and options.still_mean is not None else options.image_mean
+        std = options.still_std if image and options.still_std is not None else options.image_std
         clips = frames if frames.ndim == 5 else frames[None]
-        squares = resize_frames(clips, options.image_size, squash=image and options.squash_images)
-        return normalise(squares, options.image_mean, options.image_std)
+        size, tiling = options.image_size, options.tiling
+        if tiling is None:
+            return normalise(resize_frames(clips, size, squash=image and options.squash_images), mean, std)
+        check_frames(clips)
+        fitted = (standardise(fit_to_tiles(clip, size, tiling), mean, std) for clip in clips)
+        return torch.cat([split_views(clip, size, global_view=tiling.global_view) for clip in fitted])
 
     # Text of the Q-Former
 
@@ -180,7 +167,7 @@ class VideoChat2Processor:
         """What the Q-Former is told about each of ``count`` clips.
 
         Args:
-            count: Number of clips n.
+            count: Number of clips n; each view of a tiled one counts.
             instruction: One for all clips or one each; None takes the fixed one of the released demos.
             image: Take the fixed one for still images.
 
@@ -192,7 +179,10 @@ class VideoChat2Processor:
             instruction = self.options.image_instruction if image else self.options.video_instruction
         if self.qformer_tokenizer is None or instruction is None:
             return {}
-        texts = [instruction] * count if isinstance(instruction, str) else list(instruction)
+        if isinstance(instruction, str):
+            texts = [instruction[:1] if self.options.first_letter_instruction else instruction] * count
+        else:
+            texts = list(instruction)
         # Positions count over the padded row, so the side matters in batches; each family has its own.
         side: Literal["left", "right"] = "right" if self.options.family == "vicuna" else "left"
         encoded = self.encode_texts(texts, padding_side=side)
@@ -201,8 +191,17 @@ class VideoChat2Processor:
     def visual_inputs(
         self, frames: Frames, instruction: str | Sequence[str] | None = None, *, image: bool = False
     ) -> dict[str, Tensor]:
-        """All inputs of ``get_clip_tokens`` for one clip [T, H, W, 3] or several [n, T, H, W, 3]."""
+        """All inputs of ``get_clip_tokens`` for one clip [T, H, W, 3] or several [n, T, H, W, 3].
+
+        Args:
+            frames: uint8 RGB.
+            instruction: One for all clips or one each; None takes the fixed one of the released demos.
+            image: They are still images (T = 1).
+        """
         pixels = self.pixel_values(frames, image=image)
+        if instruction is not None and not isinstance(instruction, str):
+            views = self.num_views(*frames.shape[-3:-1])
+            instruction = [text for text in instruction for _ in range(views)]
         return {"pixel_values": pixels, **self.instruction_inputs(len(pixels), instruction, image=image)}
 
     # Prompts of the language model
@@ -219,39 +218,59 @@ class VideoChat2Processor:
             messages = [*messages, ("assistant", None)]
         return self.template.render(messages, system=system, answer_start=answer_start)
 
-    def tokenize_prompt(self, prompt: str) -> tuple[list[int], list[bool]]:
+    def tokenize_prompt(self, prompt: str, views: Sequence[int] | None = None) -> tuple[list[int], list[bool]]:
         """Ids of a prompt, and which of them are visual places.
 
         The pieces around ``<VideoHere>`` and ``<ImageHere>`` are tokenised one by one, as for the released models;
-        only the first may get a BOS. A visual takes ``num_visual_tokens`` places, filled with a valid but meaningless
-        id.
+        only the first may get a BOS. A visual takes ``num_visual_tokens`` places for each of its views, filled with a
+        valid but meaningless id.
+
+        Args:
+            prompt: Text with placeholders; videos and images may be mixed.
+            views: How many views each visual has (``len(pixel_values)`` of one clip), in reading order. May be left
+                out where there are no tiles.
+
+        Raises:
+            UnsupportedContentError: ``views`` fit the prompt or this model badly.
         """
+        (counts,) = self._share_views([prompt], views)
         tokenizer = self._language_tokenizer()
         filler = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
         ids: list[int] = []
         mask: list[bool] = []
         for number, piece in enumerate(PLACEHOLDER.split(prompt)):
             if number:
-                ids += [filler] * self.options.num_visual_tokens
-                mask += [True] * self.options.num_visual_tokens
+                places = self.options.num_visual_tokens * counts[number - 1]
+                ids += [filler] * places
+                mask += [True] * places
             piece_ids = tokenizer(piece, add_special_tokens=number == 0)["input_ids"]
             ids += piece_ids
             mask += [False] * len(piece_ids)
         return ids, mask
 
     def __call__(
-        self, prompts: str | Sequence[str], *, padding_side: Literal["left", "right"] = "left"
+        self,
+        prompts: str | Sequence[str],
+        *,
+        views: Sequence[int] | None = None,
+        padding_side: Literal["left", "right"] = "left",
     ) -> dict[str, Tensor]:
         """Prompts to a batch.
 
         Args:
             prompts: Texts with ``<VideoHere>`` / ``<ImageHere>``, such as :meth:`render_chat` gives.
+            views: How many views each visual of all prompts has, in reading order; see :meth:`tokenize_prompt`.
             padding_side: "left" to generate, "right" to train.
 
         Returns:
             ``input_ids``, ``attention_mask`` and (bool) ``visual_mask``, [B, L] each.
+
+        Raises:
+            UnsupportedContentError: ``views`` fit the prompts or this model badly.
         """
-        rows = [self.tokenize_prompt(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        shares = self._share_views(prompts, views)
+        rows = [self.tokenize_prompt(prompt, share) for prompt, share in zip(prompts, shares, strict=True)]
         length = max(len(ids) for ids, _ in rows)
         pad = next((i for i in (self._language_tokenizer().pad_token_id,) if i is not None), 0)
         batch = {
@@ -298,8 +317,14 @@ class VideoChat2Processor:
 
     def decode_answer(self, ids: Sequence[int] | Tensor) -> str:
         """Answer in the newly generated ids of one row."""
-        text = self._language_tokenizer().decode(ids, skip_special_tokens=False)
-        return self.clean_answer(str(text))
+        tokenizer = self._language_tokenizer()
+        kept = [int(token) for token in ids]
+        for leading in (tokenizer.unk_token_id, tokenizer.bos_token_id):  # what generation once began with
+            if kept and kept[0] == leading:
+                kept = kept[1:]
+        if self.options.family == "vicuna":  # LLaMA's own tokenizer, where the others have fast ones
+            return self.clean_answer(decode_pieces(tokenizer, kept))
+        return self.clean_answer(str(tokenizer.decode(kept, skip_special_tokens=False)))
 
     def _language_tokenizer(self) -> PreTrainedTokenizerBase:
         if self.tokenizer is None:
@@ -307,3 +332,20 @@ class VideoChat2Processor:
                 "this processor belongs to a retrieval model and has no language model; use a chat model"
             )
         return self.tokenizer
+
+    def _share_views(self, prompts: Sequence[str], views: Sequence[int] | None) -> list[list[int]]:
+        """How many views each visual of each prompt has."""
+        visuals = [len(PLACEHOLDER.findall(prompt)) for prompt in prompts]
+        if views is None and self.options.tiling is not None and any(visuals):
+            raise UnsupportedContentError(
+                f"the prompt has {sum(visuals)} visuals and this model looks at several views of each, but views are "
+                "not given; pass views=[len(pixel_values), ...], one number for each visual"
+            )
+        given = [1] * sum(visuals) if views is None else list(views)
+        if len(given) != sum(visuals):
+            raise UnsupportedContentError(
+                f"the prompt has {sum(visuals)} visuals, but views of {len(given)} are given; "
+                "put <VideoHere> or <ImageHere> into the prompt once for each visual"
+            )
+        rest = iter(given)
+        return [list(islice(rest, count)) for count in visuals]

@@ -11,12 +11,51 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["PLACEHOLDER", "TEMPLATES", "Message", "PromptTemplate"]
+__all__ = ["PLACEHOLDER", "TEMPLATES", "ChoicePrompt", "Message", "PromptTemplate"]
 
 PLACEHOLDER = re.compile(r"<VideoHere>|<ImageHere>")
 
 Message = tuple[Literal["human", "assistant"], str | None]
 """Role and raw text. An assistant's text of None, as the last message, is the answer to be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChoicePrompt:
+    """The words around a multiple-choice question. Defaults are those of the released MVBench notebooks.
+
+    Attributes:
+        system: System text, which the Q-Former is told as well, in place of an instruction.
+        repeat_system: Put the system text before the question too (MVBench; EgoSchema and Video-MME do not).
+        question_end: Follows the options.
+        answer_start: First words of the answer, given to the model.
+        return_start: What of them belongs to the prediction.
+    """
+
+    system: str = (
+        "Carefully watch the video and pay attention to the cause and sequence of events, the detail and movement of "
+        "objects, and the action and pose of persons. Based on your observations, select the best option that "
+        "accurately addresses the question.\n"
+    )
+    repeat_system: bool = True
+    question_end: str = "\nOnly give the best option."
+    answer_start: str = "Best option:("
+    return_start: str = "("
+
+    def messages(self, template: PromptTemplate, question: str, *, video: bool = True) -> list[Message]:
+        """Messages of a video and a question with its options, for ``render_chat``.
+
+        Render them with ``system=choice.system, answer_start=choice.answer_start``. Without ``video`` the question
+        stands alone, to see how far guessing goes.
+        """
+        text = template.question_text((self.system if self.repeat_system else "") + question + self.question_end)
+        if not video:
+            return [("human", text)]
+        visual = template.visual_text("video")
+        return [("human", visual), ("human", text)] if template.visual_alone else [("human", visual + text)]
+
+    def prediction(self, answer: str) -> str:
+        """The option that an answer names: its first line, after what of its start was given to the model."""
+        return self.return_start + answer.strip().split("\n")[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,11 @@ def is_vocabulary(name: str) -> bool:
     return name.endswith(("embed_tokens.weight", "lm_head.weight"))
 
 
+def is_buffer(name: str) -> bool:
+    """Rotation frequencies, which old language models store and none needs."""
+    return name.endswith(".rotary_emb.inv_freq")
+
+
 @pytest.fixture(params=[torch.float32, torch.float16])
 def folders(vicuna_golden: Golden, tmp_path: Path, request: pytest.FixtureRequest) -> Folders:
     """Base and delta, and what is to come out: the golden's own language model, as far as its precision goes."""
@@ -40,7 +45,7 @@ def folders(vicuna_golden: Golden, tmp_path: Path, request: pytest.FixtureReques
             name: (value + 0.01 * torch.randn(value.shape, generator=generator)).to(request.param)
             for name, value in without_last_row(tensors).items()
         }
-        goal.update({name: value.to(request.param) for name, value in tensors.items()})
+        goal.update({name: value.to(request.param) for name, value in tensors.items() if not is_buffer(name)})
         return noise
 
     base = altered_folder(source, tmp_path / "llama", config={"vocab_size": size - 1}, tensors=as_base)
@@ -48,8 +53,8 @@ def folders(vicuna_golden: Golden, tmp_path: Path, request: pytest.FixtureReques
 
     def as_delta(tensors: Tensors) -> Tensors:
         grown = {name: F.pad(value, (0, 0, 0, 1)) if is_vocabulary(name) else value for name, value in start.items()}
-        difference = {name: goal[name] - grown[name] for name in tensors}
-        goal.update({name: grown[name] + difference[name] for name in tensors})
+        difference = {name: goal[name] - grown[name] for name in goal}
+        goal.update({name: grown[name] + difference[name] for name in goal})
         return difference
 
     delta = altered_folder(source, tmp_path / "vicuna-delta", tensors=as_delta)
@@ -73,6 +78,8 @@ def test_the_sum_is_a_language_model(folders: Folders, vicuna_golden: Golden, tm
         assert torch.equal(found[name], value), name
     golden = load_file(vicuna_golden[0] / "llm" / "model.safetensors")
     for name, value in golden.items():  # so that it is not the base, either
+        if is_buffer(name):
+            continue
         torch.testing.assert_close(found[name].float(), value, rtol=0, atol=4e-3)
     assert result.vocabulary == vicuna_golden[2].text_config.vocab_size
     assert len(AutoTokenizer.from_pretrained(result.folder)) == result.vocabulary
@@ -89,7 +96,6 @@ def test_files_are_sharded_and_memory_is_bounded(folders: Folders, tmp_path: Pat
     peaks: list[int] = []
 
     def alive() -> int:
-        gc.collect()
         tensors = (value for value in gc.get_objects() if type(value) is torch.Tensor)
         return sum({value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in tensors}.values())
 
@@ -115,7 +121,9 @@ def test_files_are_sharded_and_memory_is_bounded(folders: Folders, tmp_path: Pat
 def test_folders_of_bin_files(folders: Folders, tmp_path: Path, old_format: bool) -> None:
     base, delta, goal = folders
     for folder in (base, delta):
-        tensors = load_file(folder / "model.safetensors")
+        tensors = {
+            name: value for name, value in load_file(folder / "model.safetensors").items() if not is_buffer(name)
+        }
         names = list(tensors)
         weight_map = {}
         for number, part in enumerate((names[:5], names[5:])):
@@ -165,8 +173,8 @@ def test_folders_that_do_not_belong_together(folders: Folders, tmp_path: Path) -
 
     refused(changed("two", base, fewer_rows), delta, r"only the vocabulary may grow, by 1")
     refused(changed("narrow", base, narrower), delta, r"layers\.0\.mlp\.up_proj\.weight is ")
-    refused(changed("less", base, less), delta, r"lacks 1 tensors .*up_proj")
-    refused(base, changed("less2", delta, less), r"lacks 1 tensors .*up_proj")
+    refused(changed("less", base, less), delta, r"lacks 1 tensor  .*up_proj")
+    refused(base, changed("less2", delta, less), r"lacks 1 tensor  .*up_proj")
     refused(delta, base, r"only the vocabulary may grow")
     refused(delta, delta, r"is itself a delta")
     refused(base, altered_folder(base, tmp_path / "whole"), r"is no delta")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from torch import Tensor
 
 from videochat_tools.models.videochat2.conversion import convert_chat, convert_retrieval
 from videochat_tools.models.videochat2.image_processing import normalise
-from videochat_tools.models.videochat2.modeling_vision import sincos_position_table
 from videochat_tools.models.videochat2.stopping import StopOnSequences
 
 VISUAL, LOGITS = 1e-4, 1e-3  # absolute tolerances; typical mistakes move visual embeddings by 0.06 and more
@@ -186,16 +184,3 @@ def test_stage_2_reads_no_text(chat_golden: tuple[Path, dict[str, Any], Any]) ->
     inputs = {name.removeprefix("train_"): taps[name] for name in taps if name.startswith("train_")}
     loss = inputs.pop("loss")
     close(model(**inputs).loss, loss, LOGITS)
-
-
-def test_position_tables(goldens: Any) -> None:
-    tables = load_file(goldens("pos_embed.safetensors"))
-    for entry in json.loads(goldens("pos_embed.json").read_text()):
-        image = entry.get("image", False)
-        side, frames = entry["img_size"] // 16, 1 if image else entry["num_frames"]
-        table = sincos_position_table(
-            entry["d"], (side, side), frames, base_frames=entry.get("ckpt_num_frame", 4), image=image
-        )
-        if entry["stored"] != "full":
-            table = table.view(frames, side * side, -1)[[0, frames // 2, frames - 1]]
-        close(table, tables[entry["key"]])

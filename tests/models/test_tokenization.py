@@ -283,7 +283,8 @@ def test_ids_of_the_full_mistral_vocabulary(full: dict[str, Any], tmp_path: Path
     assert (processor.tokenizer.bos_token_id, processor.tokenizer.eos_token_id) == (section["bos"], section["eos"])
     for entry in section["prompts"]:
         ids, mask = processor.tokenize_prompt(entry["prompt"])
-        assert [token for token, visual in zip(ids, mask, strict=True) if not visual] == sum(entry["segment_ids"], [])
+        expected = [token for segment in entry["segment_ids"] for token in segment]
+        assert [token for token, visual in zip(ids, mask, strict=True) if not visual] == expected
     # The released list has a second one, which is LLaMA's id of a space and never comes in this vocabulary.
     assert processor.stop_sequences == section["stop_sequences"][:1]
 

@@ -23,17 +23,17 @@ __all__ = ["Conversation", "Piece", "binding_drill", "converse", "copy_drill", "
 _HERE = "<VideoHere>"
 # How often each kind is asked: those that are learned late more often.
 _WEIGHTS = {
-    "colour": 5.0,
-    "shape": 3.5,
-    "size": 0.5,
-    "texture": 0.5,
-    "direction": 4.0,
-    "motion": 1.0,
-    "count": 7.0,
-    "which": 3.0,
-    "order": 0.5,
-    "yesno": 1.0,
-    "absent": 1.0,
+    "colour": 3.0,
+    "shape": 3.0,
+    "size": 1.0,
+    "texture": 1.0,
+    "direction": 3.0,
+    "motion": 2.0,
+    "count": 4.0,
+    "which": 4.0,
+    "order": 1.5,
+    "yesno": 3.0,
+    "absent": 2.0,
 }
 _POOL = tuple(kind for kind, weight in _WEIGHTS.items() for _ in range(int(weight * 2)))
 _COMPARABLE = ("colour", "shape", "direction", "count", "which", "motion", "order", "texture")

@@ -99,7 +99,7 @@ def _check_pair(base: TensorFolder, delta: TensorFolder, names: list[str]) -> in
     for lacking, owner in ((sorted(base_names - set(names)), delta), (sorted(set(names) - base_names), base)):
         if lacking:
             raise ModelLoadError(
-                f"{owner.folder} lacks {len(lacking)} tensors that the other folder has, first {lacking[0]}; give the "
+                f"{owner.folder} lacks {len(lacking)} tensor{'s' * (len(lacking) != 1)} that the other folder has, first {lacking[0]}; give the "
                 "LLaMA that the delta was made for, whole"
             )
     for name in names:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from videochat_tools.models.videochat2.processing_videochat2 import ProcessorOptions, VideoChat2Processor
@@ -28,12 +25,3 @@ class VideoChatProcessor(VideoChat2Processor):
         options: ProcessorOptions | None = None,
     ) -> None:
         super().__init__(tokenizer, qformer_tokenizer, options or ProcessorOptions.released("videochat"))
-
-    def decode_answer(self, ids: Sequence[int] | Tensor) -> str:
-        """Answer in the newly generated ids of one row; an unknown token and a BOS before it are no part of it."""
-        left = ids.tolist() if isinstance(ids, Tensor) else list(ids)
-        tokenizer = self._language_tokenizer()
-        for token in (tokenizer.unk_token_id, tokenizer.bos_token_id):
-            if left and left[0] == token:
-                left = left[1:]
-        return super().decode_answer(left)

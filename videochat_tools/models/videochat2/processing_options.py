@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -58,8 +59,12 @@ class ProcessorOptions:
         for name in ("image_mean", "image_std", "still_mean", "still_std"):  # JSON gives lists
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(value))
-        if isinstance(self.tiling, dict):
-            object.__setattr__(self, "tiling", TilingOptions(**self.tiling))
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> ProcessorOptions:
+        """The options that ``dataclasses.asdict`` wrote; those that are left out have their defaults."""
+        tiling = content.get("tiling")
+        return cls(**{**content, "tiling": None if tiling is None else TilingOptions(**tiling)})
 
     @classmethod
     def released(cls, model: str, **changes: Any) -> ProcessorOptions:

@@ -89,7 +89,7 @@ class VideoChat2Processor:
             content = json.loads(Path(str(file)).read_text(encoding="utf-8"))
             content.pop("processor_class")
             has_tokenizer, has_qformer = content.pop("has_tokenizer"), content.pop("has_qformer_tokenizer")
-            options = ProcessorOptions(**content)
+            options = ProcessorOptions.from_dict(content)
             tokenizer = AutoTokenizer.from_pretrained(source, **hub) if has_tokenizer else None
             qformer = (
                 AutoTokenizer.from_pretrained(source, subfolder=QFORMER_TOKENIZER_FOLDER, **hub)

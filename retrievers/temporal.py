@@ -60,7 +60,7 @@ class RetrievalSource(Protocol):
     def similar_segments(
         self, vector: npt.NDArray[np.float32], k: int, videos: Collection[str] | None, span: TimeSpan | None
     ) -> list[VisualCandidate]:
-        """The ``k`` segments with the largest inner product, best first."""
+        """The ``k`` segments that are most similar to the vector of a text, best first."""
         ...
 
     def spoken(

@@ -30,6 +30,7 @@ __all__ = [
     "VideoEncoder",
     "fingerprint_folder",
     "load_encoder",
+    "text_similarity",
 ]
 
 logger = logging.getLogger(__name__)
@@ -94,21 +95,48 @@ class Calibration:
 class ClipEmbeddings:
     """What an encoder keeps of n clips.
 
-    ``vectors``: float32 [n, dimension]; the inner product with the vector of a text is their similarity.
+    ``vectors``: float32 [n, rows, dimension]; :func:`text_similarity` compares them with texts.
     ``features``: float16 [n, tokens, width], what :meth:`VideoEncoder.match` reads, or None when too large to keep.
     """
 
     vectors: Vectors
     features: Features | None
 
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 3:
+            raise ValueError(f"vectors of clips have the shape [n, rows, dimension], got {list(self.vectors.shape)}")
+
+
+def text_similarity(texts: Vectors, clips: Vectors) -> Vectors:
+    """Similarity of every text with every clip: the inner product with the clip's best row.
+
+    Args:
+        texts: [t, dimension].
+        clips: [n, rows, dimension], as :class:`ClipEmbeddings` holds them.
+
+    Returns:
+        float32 [t, n].
+    """
+    count, rows, dimension = clips.shape
+    products = texts @ clips.reshape(count * rows, dimension).T
+    return np.asarray(products.reshape(len(texts), count, rows).max(axis=2))
+
 
 @runtime_checkable
 class VideoEncoder(Protocol):
-    """Texts and clips in one space. ``fingerprint`` names the space: equal ones have comparable vectors."""
+    """Texts and clips in one space. ``fingerprint`` names the space: equal ones have comparable vectors.
+
+    A text is one vector, a clip is one or more: its similarity with a text is that of the row that fits best.
+    """
 
     @property
     def fingerprint(self) -> str:
         """Name of the space."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """Vectors of a clip, the same number for all."""
         ...
 
     @property
@@ -177,10 +205,10 @@ class ClipWatcher(Protocol):
 _IDENTITY_FILES = ("*.safetensors", "config.json", "processor_config.json", "qformer_tokenizer/*")
 
 
-def fingerprint_folder(folder: Path) -> str:
-    """16 hex digits that name the weights, configuration and vocabulary in a model folder."""
+def fingerprint_folder(folder: Path, patterns: Sequence[str] = _IDENTITY_FILES) -> str:
+    """16 hex digits that name weights, configuration and vocabulary in a model folder: the files of the patterns."""
     digest = hashlib.sha256()
-    for path in sorted(path for pattern in _IDENTITY_FILES for path in folder.glob(pattern) if path.is_file()):
+    for path in sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}):
         digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -190,17 +218,29 @@ def fingerprint_folder(folder: Path) -> str:
 def load_encoder(model: str | Path | None = None, *, device: str | None = None) -> VideoEncoder:
     """The video encoder in a folder; without one, the nano that comes with the package.
 
+    The folder holds a VideoChat2 stage-1 model, or a dual encoder of transformers (CLIP, SigLIP, SigLIP 2, X-CLIP).
+
     Raises:
-        ModelLoadError: no folder, or no VideoChat2 stage-1 checkpoint in it.
+        ModelLoadError: no folder, or no complete model of these kinds in it.
     """
-    return VideoChat2Encoder(NANO_ENCODER if model is None else model, device=device)
+    folder = NANO_ENCODER if model is None else Path(model)
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, TypeError, KeyError):
+        kind = None  # whatever is wrong, loading says so
+    if kind is None or str(kind).startswith("videochat"):
+        return VideoChat2Encoder(folder, device=device)
+    from videochat_tools.dual_encoders import DualEncoder
+
+    return DualEncoder(folder, device=device)
 
 
 class VideoChat2Encoder:
     """VideoChat2's stage-1 network: tower, Q-Former and the heads for similarity (ITC) and matching (ITM).
 
     The reference's similarity is the mean over the queries of their inner products with the text. That is the
-    inner product with the mean of the queries' unit vectors, so one vector a clip is exact.
+    inner product with the mean of the queries' unit vectors, so one vector a clip is exact. A model whose
+    configuration says ``aggregation="max"`` (as BLIP-2) goes by its best query: there every query is a row.
     """
 
     def __init__(self, model: str | Path, *, device: str | None = None, batch_size: int = 16) -> None:
@@ -238,13 +278,9 @@ class VideoChat2Encoder:
         self._model: Any = network.eval().to(self.device)
         self._processor = VideoChat2Processor.from_pretrained(folder)
         config: Any = self._model.config
-        if config.aggregation != "mean":
-            raise ModelLoadError(
-                f"{folder} compares a text with the best of its queries (aggregation {config.aggregation!r}), which no "
-                "single vector a clip can hold; use a model with aggregation 'mean'"
-            )
         vision = config.vision_config
         self.fingerprint = fingerprint_folder(folder)
+        self.rows = 1 if config.aggregation == "mean" else int(config.qformer_config.num_query_tokens)
         self.dimension = int(config.projection_dim)
         self.num_frames = int(vision.num_frames)
         self.frame_size = int(vision.image_size)
@@ -271,7 +307,8 @@ class VideoChat2Encoder:
         with torch.inference_mode():
             features = self._model.encode_frames(self._pixels(clips))  # [n, tokens, width], after the layer norm
             queries = self._model.video_embeds(features)  # [n, queries, dimension], unit vectors
-            vectors = queries.mean(dim=1).float().cpu().numpy()
+            rows = queries.mean(dim=1, keepdim=True) if self.rows == 1 else queries
+            vectors = rows.float().cpu().numpy()
         return ClipEmbeddings(vectors, features.half().cpu().numpy() if self.keeps_features else None)
 
     def match(self, text: str, features: Features) -> Vectors:

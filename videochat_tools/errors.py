@@ -12,6 +12,7 @@
     ├── LibraryError              the library folder cannot be used
     │   ├── LibraryNotFoundError  no library at this path
     │   └── UnknownVideoError     the library holds no such video    (also KeyError)
+    ├── BenchmarkError            the files of a benchmark, or the results of an earlier run, cannot be used
     ├── ContextTooLongError       the prompt does not fit the model  (also ValueError)
     └── UnsupportedContentError   a message block the model cannot take (also ValueError)
 
@@ -21,6 +22,7 @@ A message says what was given, what is allowed and what to do next, in one line.
 from __future__ import annotations
 
 __all__ = [
+    "BenchmarkError",
     "ContextTooLongError",
     "LibraryError",
     "LibraryNotFoundError",
@@ -82,6 +84,10 @@ class LibraryNotFoundError(LibraryError):
 
 class UnknownVideoError(LibraryError, KeyError):
     """The library holds no such video."""
+
+
+class BenchmarkError(VideoChatError):
+    """The files of a benchmark, or the results of an earlier run, cannot be used."""
 
 
 class ContextTooLongError(VideoChatError, ValueError):

@@ -61,6 +61,11 @@ class FakeVideoEncoder:
     dimension: int = len(COLORS)
 
     @property
+    def rows(self) -> int:
+        """Vectors of a clip."""
+        return 1
+
+    @property
     def fingerprint(self) -> str:
         """The name of the space."""
         return f"fake-encoder-{self.version}-{self.num_frames}x{self.frame_size}"
@@ -75,7 +80,7 @@ class FakeVideoEncoder:
         grid = _grid(clips, 4)
         nearest = ((grid[..., None, :] - _PALETTE) ** 2).sum(-1).argmin(-1)  # [n, T, cells]
         cells = np.eye(self.dimension, dtype=np.float32)[nearest.reshape(len(clips), -1)]
-        vectors = _unit(cells.mean(axis=1))
+        vectors = _unit(cells.mean(axis=1, keepdims=True))
         return ClipEmbeddings(vectors, cells.astype(np.float16) if self.keeps_features else None)
 
     def match(self, text: str, features: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:

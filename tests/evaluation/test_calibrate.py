@@ -63,3 +63,10 @@ def test_questions_are_looked_for_among_the_scenes_of_their_video() -> None:
         assert len(each.similarity) == len(each.matching) == len(plan.scenes)
         assert (each.right is not None) is each.present
         assert all(np.diff(each.similarity) <= 0)
+
+
+def test_of_several_vectors_a_clip_the_best_counts(mirrored: FakeVideoEncoder) -> None:
+    plan = plan_video(1.0, 0)
+    for one, other in zip(look(mirrored, plan), look(FakeVideoEncoder(), plan), strict=True):
+        assert one.similarity == pytest.approx(other.similarity)
+        assert one.right == other.right

@@ -91,3 +91,16 @@ def test_an_encoder_that_knows_colours_is_found_to_know_colours() -> None:
         assert scores[blind].low < scores[blind].chance < scores[blind].high, scores[blind]
     assert scores["blank", "recall similarity @1, pool 100"].low < 0.02
     assert scores["video", "recall re-ranked @1, pool 100"].total > 290
+
+
+def test_of_several_vectors_a_clip_the_best_counts(mirrored: FakeVideoEncoder) -> None:
+    scenes = held_out_scenes(60, new_pairs=False)
+    measured = []
+    for encoder in (mirrored, FakeVideoEncoder()):
+        embeddings = embed(encoder, scenes, "video")
+        assert embeddings.vectors.shape == (60, encoder.rows, encoder.dimension)
+        pools = pool_scores(encoder, scenes, embeddings, 30)
+        measured.append([*pools, *probe_scores(encoder, scenes, embeddings, limit=40)])
+    assert measured[0] == measured[1]
+    blank = embed(mirrored, scenes, "blank")
+    assert blank.vectors.shape == (60, 2, mirrored.dimension)

@@ -238,6 +238,26 @@ def test_vectors_of_two_encoders_are_never_compared(
     assert len(other.transcript("talk")) == 2
 
 
+class Wider(FakeVideoEncoder):
+    """Another encoder under the same name: two vectors a clip."""
+
+    @property
+    def rows(self) -> int:
+        return 2
+
+
+@pytest.mark.parametrize("index", ["there", "gone"])
+def test_what_another_encoder_of_the_same_name_wrote_is_not_searched(
+    store: LibraryStore, open_store: OpenStore, index: str
+) -> None:
+    if index == "gone":
+        (store.path / "index.faiss").unlink()
+    with pytest.raises(LibraryError, match=r"32 bytes .* 2 x 8 numbers \(64 bytes\).*new library") as raised:
+        open_store(encoder=Wider()).search("red")
+    assert "\n" not in str(raised.value)
+    assert store.search("red")[0].video == "talk.mp4"
+
+
 def test_tokens_of_another_watcher_are_made_by_adding_again(
     store: LibraryStore, open_store: OpenStore, talk: Path
 ) -> None:

@@ -9,56 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from videochat_tools.embeddings import Calibration, VideoChat2Encoder, VideoEncoder, load_encoder
+from videochat_tools.embeddings import (
+    Calibration,
+    ClipEmbeddings,
+    VideoChat2Encoder,
+    VideoEncoder,
+    load_encoder,
+    text_similarity,
+)
 from videochat_tools.errors import ModelLoadError
 from videochat_tools.library import LibraryStore
 
 TEXTS = ["a red ring spins", "the blue square", "ring"]
-
-
-@pytest.fixture(scope="module")
-def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """``make_model(seed=0, hidden_size=32, aggregation="mean")``: a stage-1 folder, 4 frames of 32x32."""
-    import torch
-    from transformers import BertTokenizerFast
-
-    from videochat_tools.models.videochat2 import (
-        ProcessorOptions,
-        VideoChat2ForRetrieval,
-        VideoChat2Processor,
-        VideoChat2RetrievalConfig,
-    )
-
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"a red ring spins the blue square".split(), "[DEC]"]
-
-    def make(*, seed: int = 0, hidden_size: int = 32, aggregation: str = "mean", patch_size: int = 16) -> Path:
-        folder = tmp_path_factory.mktemp("model") / f"stage 1 ({seed})"
-        config = VideoChat2RetrievalConfig(
-            vision_config={
-                "hidden_size": hidden_size, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
-                "image_size": 32, "patch_size": patch_size, "num_frames": 4, "position_image_size": 32,
-            },
-            qformer_config={
-                "vocab_size": len(words), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-                "intermediate_size": 32, "max_position_embeddings": 32, "num_query_tokens": 4,
-            },
-            projection_dim=12,
-            aggregation=aggregation,
-        )  # fmt: skip
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = VideoChat2ForRetrieval(config)
-            with torch.no_grad():  # large weights, so that different input gives different output
-                for parameter in model.parameters():
-                    if parameter.ndim > 1:
-                        parameter.normal_(std=0.4)
-        model.save_pretrained(folder)
-        tokenizer = BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}, bos_token="[DEC]")
-        options = ProcessorOptions(image_size=32, max_text_length=16, truncation_side="right")
-        VideoChat2Processor(None, tokenizer, options).save_pretrained(folder)
-        return folder
-
-    return make
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +38,16 @@ def clips() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (20, 4, 32, 32, 3)).astype(np.uint8)
 
 
-def test_the_inner_product_is_the_network_s_own_similarity(
-    encoder: VideoEncoder, folder: Path, clips: np.ndarray
+@pytest.mark.parametrize(("aggregation", "rows"), [("mean", 1), ("max", 4)])
+def test_the_similarity_is_the_network_s_own(
+    make_model: Callable[..., Path], clips: np.ndarray, aggregation: str, rows: int
 ) -> None:
     import torch
 
     from videochat_tools.models.videochat2 import VideoChat2ForRetrieval, VideoChat2Processor
 
+    folder = make_model(aggregation=aggregation)
+    encoder = load_encoder(folder)
     model = VideoChat2ForRetrieval.from_pretrained(folder).eval()
     processor = VideoChat2Processor.from_pretrained(folder)
     with torch.inference_mode():
@@ -93,11 +58,13 @@ def test_the_inner_product_is_the_network_s_own_similarity(
         matched = model.match_logits(features, **tokens).softmax(-1)[:, 1].numpy()
 
     made = encoder.embed_clips(clips)
-    assert made.vectors.shape == (20, encoder.dimension)
+    assert encoder.rows == rows
+    assert made.vectors.shape == (20, rows, encoder.dimension)
     assert made.vectors.dtype == np.float32
     vectors = encoder.embed_texts(TEXTS)
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    assert np.allclose(made.vectors @ vectors.T, similarity, atol=1e-5)
+    assert np.allclose(text_similarity(vectors, made.vectors).T, similarity, atol=1e-5)
+    assert text_similarity(vectors, made.vectors[:0]).shape == (len(TEXTS), 0)
 
     assert made.features is not None
     assert made.features.dtype == np.float16
@@ -114,6 +81,7 @@ def test_the_fingerprint_names_what_makes_the_vectors(
 ) -> None:
     assert VideoChat2Encoder(folder).fingerprint == encoder.fingerprint
     assert VideoChat2Encoder(make_model(seed=1)).fingerprint != encoder.fingerprint
+    assert VideoChat2Encoder(make_model(aggregation="max")).fingerprint != encoder.fingerprint
     copy = make_model()
     assert VideoChat2Encoder(copy).fingerprint == encoder.fingerprint
     (copy / "calibration.json").write_text("{}")
@@ -149,14 +117,17 @@ def test_a_stretch_counts_as_found_by_either_channel() -> None:
     assert not calibration.accepts(None, None)
 
 
-def test_what_is_no_encoder_is_refused(make_model: Callable[..., Path], tmp_path: Path) -> None:
+def test_what_is_no_encoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="no video encoder in"):
         load_encoder(tmp_path / "nothing")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ModelLoadError):
         load_encoder(tmp_path)
-    with pytest.raises(ModelLoadError, match="aggregation 'mean'"):
-        load_encoder(make_model(aggregation="max"))
+
+
+def test_vectors_of_clips_have_rows() -> None:
+    with pytest.raises(ValueError, match=r"\[n, rows, dimension\], got \[3, 12\]"):
+        ClipEmbeddings(np.zeros((3, 12), np.float32), None)
 
 
 def test_missing_weights_are_an_error_and_never_random(make_model: Callable[..., Path]) -> None:

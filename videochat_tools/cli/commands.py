@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from videochat_tools._version import __version__
+from videochat_tools.cli.convert import convert
 from videochat_tools.cli.options import (
     DEFAULT_LIBRARY,
     Count,
@@ -45,6 +46,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+app.add_typer(convert, name="convert", short_help="Turn released files into folders that can be used.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

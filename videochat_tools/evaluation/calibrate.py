@@ -18,7 +18,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from videochat_tools.embeddings import CALIBRATION_FILE, NANO_ENCODER, Calibration, VideoEncoder, load_encoder
+from videochat_tools.embeddings import (
+    CALIBRATION_FILE,
+    NANO_ENCODER,
+    Calibration,
+    VideoEncoder,
+    load_encoder,
+    text_similarity,
+)
 from videochat_tools.evaluation.held_out import FIRST_SEED, SPACING
 from videochat_tools.evaluation.retrieval import embed
 from videochat_tools.evaluation.statistics import Score, rate
@@ -60,7 +67,7 @@ def look(encoder: VideoEncoder, plan: VideoPlan) -> list[Looked]:
         wanted = analyse(question.question).visual
         if not wanted:  # only the transcript is asked
             continue
-        similarity = (encoder.embed_texts([wanted]) @ embeddings.vectors.T)[0].astype(np.float64)
+        similarity = text_similarity(encoder.embed_texts([wanted]), embeddings.vectors)[0].astype(np.float64)
         best = np.argsort(-similarity, kind="stable")[: RetrievalOptions().candidates]
         matched = np.clip(encoder.match(wanted, embeddings.features[best]), 1e-6, 1 - 1e-6).astype(np.float64)
         right = _scene(plan, question)

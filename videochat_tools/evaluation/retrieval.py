@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 import numpy.typing as npt
 
-from videochat_tools.embeddings import ClipEmbeddings, VideoEncoder
+from videochat_tools.embeddings import ClipEmbeddings, VideoEncoder, text_similarity
 from videochat_tools.evaluation.held_out import PROBES, Probe, draw_probe, render_views, unique_captions
 from videochat_tools.evaluation.statistics import Score, rate
 from videochat_tools.training.world.scene import Scene
@@ -62,7 +62,7 @@ def pool_scores(
         captions = unique_captions(rng, scenes[start : start + pool])
         asked = [number for number, text in enumerate(captions) if text is not None]
         texts = [text for text in captions if text is not None]
-        similarity = encoder.embed_texts(texts) @ embeddings.vectors[start : start + pool].T
+        similarity = text_similarity(encoder.embed_texts(texts), embeddings.vectors[start : start + pool])
         for text, row, right in zip(texts, similarity, asked, strict=True):
             best = np.argsort(-row, kind="stable")[:RERANKED]
             found["similarity @1"].append(best[0] == right)
@@ -112,7 +112,7 @@ def probe_scores(
         texts = encoder.embed_texts([text for each in asked for text in each.probe.options])
         vectors = texts.reshape(len(asked), options, -1)
         similar = [
-            _chosen(vectors[number] @ embeddings.vectors[each.clip]) == each.probe.right
+            _chosen(text_similarity(vectors[number], embeddings.vectors[[each.clip]])) == each.probe.right
             for number, each in enumerate(asked)
         ]
         scores.append(rate(f"{kind} by similarity", similar, chance=1 / options))

@@ -40,7 +40,7 @@ class NewVideo:
     spans: Sequence[TimeSpan]
     transcript: Transcript
     fingerprint: str
-    vectors: npt.NDArray[np.float32]  # [segments, dimension]
+    vectors: npt.NDArray[np.float32]  # [segments, rows, dimension]
 
 
 class Catalog:
@@ -161,7 +161,7 @@ class Catalog:
             self._insert_vectors(video.video_id, video.fingerprint, video.vectors)
 
     def add_vectors(self, video_id: str, fingerprint: str, vectors: npt.NDArray[np.float32]) -> None:
-        """Write the vectors [segments, dimension] of a further encoder for a video that is here."""
+        """Write the vectors [segments, rows, dimension] of a further encoder for a video that is here."""
         with self._transaction():
             self._connection.execute(
                 "DELETE FROM embeddings WHERE fingerprint = ? "
@@ -175,8 +175,8 @@ class Catalog:
         self._connection.executemany(
             "INSERT INTO embeddings (segment_id, fingerprint, vector) VALUES (?, ?, ?)",
             (
-                (id, fingerprint, np.ascontiguousarray(vector, "<f4").tobytes())
-                for (id,), vector in zip(ids, vectors, strict=True)
+                (id, fingerprint, np.ascontiguousarray(rows, "<f4").tobytes())
+                for (id,), rows in zip(ids, vectors, strict=True)
             ),
         )
         self._bump()
@@ -232,15 +232,26 @@ class Catalog:
         )  # fmt: skip
         return np.array([id for (id,) in rows], np.int64)
 
-    def vectors(self, ids: npt.NDArray[np.int64], dimension: int) -> npt.NDArray[np.float32]:
-        """The vectors with these ids, [n, dimension]; LibraryError when one is missing or of another length."""
-        rows = self._rows(
-            "SELECT id, vector FROM embeddings WHERE id IN (SELECT value FROM json_each(?))", json.dumps(ids.tolist())
+    def vectors(self, ids: npt.NDArray[np.int64], rows: int, dimension: int) -> npt.NDArray[np.float32]:
+        """The vectors with these ids, [n, rows, dimension]; LibraryError when one is missing or of another length."""
+        found: dict[int, bytes] = dict(
+            self._rows(
+                "SELECT id, vector FROM embeddings WHERE id IN (SELECT value FROM json_each(?))",
+                json.dumps(ids.tolist()),
+            )
         )
-        found = {id: np.frombuffer(vector, "<f4") for id, vector in rows}
-        if len(found) != len(ids) or any(len(vector) != dimension for vector in found.values()):
+        if len(found) != len(ids):
             raise LibraryError(f"the catalog {self.path} changed while it was read, or is damaged; try again")
-        return np.stack([found[id] for id in ids.tolist()]) if len(ids) else np.zeros((0, dimension), np.float32)
+        size = rows * dimension * 4
+        for blob in found.values():
+            if len(blob) != size:
+                raise LibraryError(
+                    f"the catalog {self.path} holds {len(blob)} bytes for a segment where this video encoder has "
+                    f"{rows} x {dimension} numbers ({size} bytes): another encoder wrote them; open the library with "
+                    "that one, or add the videos to a new library"
+                )
+        numbers = np.frombuffer(b"".join(found[id] for id in ids.tolist()), "<f4")
+        return numbers.astype(np.float32, copy=False).reshape(len(ids), rows, dimension)
 
     def segments_of(self, ids: Sequence[int]) -> dict[int, Segment]:
         """The segment that each vector belongs to."""

@@ -120,7 +120,7 @@ class Ingestor:
             embed: false when the vectors are in the catalog and only tokens are missing.
 
         Returns:
-            The vectors, float32 [segments, dimension]; [0, dimension] without ``embed``.
+            The vectors, float32 [segments, rows, dimension]; of no segment without ``embed``.
         """
         space, tokens = self.space_key(spans), self.token_key(spans)
         kept = self.cache.read_array(video_id, VECTORS, space) if self.has_features(video_id, spans) else None
@@ -142,4 +142,8 @@ class Ingestor:
                     seen.write(batch.rows, watcher.watch(batch.clips[ClipShape.of(watcher)]))
                 report("watching", batch.seconds)
         made_now = self.cache.read_array(video_id, VECTORS, space) if embed else None
-        return np.zeros((0, self.encoder.dimension), np.float32) if made_now is None else np.array(made_now, np.float32)
+        shape = (self.encoder.rows, self.encoder.dimension)
+        if made_now is None:
+            return np.zeros((0, *shape), np.float32)
+        # Reshaped because an add that an older version began may have left [segments, dimension].
+        return np.array(made_now, np.float32).reshape(len(spans), *shape)

@@ -9,6 +9,8 @@ APPLICATION_ID = 0x56434C42  # "VCLB": tells a catalog from any other SQLite fil
 
 # Ids are AUTOINCREMENT: an id that was deleted never comes back, so that an index of ids cannot mean another row.
 # Times are seconds. `generation` grows with every change of embeddings, so that other processes see it.
+# A vector is all rows that an encoder makes of a segment, one after the other, in little-endian float32; how many they
+# are, and how long, is the encoder's.
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO meta VALUES ('generation', 0);

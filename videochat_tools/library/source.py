@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,9 @@ from videochat_tools.library.ingest import FEATURES
 from videochat_tools.library.token_cache import TokenCache, cache_key
 from videochat_tools.library.vector_index import VectorIndex
 from videochat_tools.retrievers.temporal import SpokenMatch, VisualCandidate
-from videochat_tools.types import Segment, TimeSpan, VideoRecord
+from videochat_tools.types import Segment, TimeSpan, Utterance, VideoRecord
 
-__all__ = ["LibrarySource", "said_during"]
+__all__ = ["LibrarySource", "said_during", "words_within"]
 
 
 class LibrarySource:
@@ -31,7 +31,7 @@ class LibrarySource:
     def similar_segments(
         self, vector: npt.NDArray[np.float32], k: int, videos: Collection[str] | None, span: TimeSpan | None
     ) -> list[VisualCandidate]:
-        """The ``k`` segments with the largest inner product, best first."""
+        """The ``k`` segments that are most similar to the vector of a text, best first."""
         index, missing = self._index.current()
         lacking = [name for id, name in missing.items() if videos is None or id in videos]
         if lacking:
@@ -88,8 +88,13 @@ class LibrarySource:
 
 def said_during(catalog: Catalog, video_id: str, span: TimeSpan) -> str:
     """The utterances that lie in the span for the most part, or fill most of it."""
+    return words_within(catalog.utterances(video_id, span), span)
+
+
+def words_within(utterances: Iterable[Utterance], span: TimeSpan) -> str:
+    """The words of those utterances, all of them near the span, that mostly lie in it or fill most of it."""
     said = []
-    for item in catalog.utterances(video_id, span):
+    for item in utterances:
         shared = item.span.intersection(span)
         if 2 * shared >= item.span.duration or 2 * shared >= span.duration:
             said.append(item.text.strip())

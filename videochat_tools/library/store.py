@@ -302,6 +302,5 @@ class LibraryStore:
 
     def _vectors(self, catalog: Catalog) -> VectorIndex:
         if self._index is None:
-            encoder = self.encoder
-            self._index = VectorIndex(self.path / INDEX, catalog, encoder.fingerprint, encoder.dimension)
+            self._index = VectorIndex(self.path / INDEX, catalog, self.encoder)
         return self._index

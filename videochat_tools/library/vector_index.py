@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from videochat_tools.embeddings import VideoEncoder
 from videochat_tools.errors import LibraryError, MissingDependencyError
 from videochat_tools.library.catalog import Catalog
 from videochat_tools.retrievers.faiss_index import FaissIndex
@@ -18,17 +19,18 @@ __all__ = ["VectorIndex"]
 logger = logging.getLogger(__name__)
 
 _CHUNK = 50_000  # vectors read from the catalog at a time
-_SAMPLE = 16  # vectors compared with the catalog when a file is read
+_SAMPLE = 16  # segments compared with the catalog when a file is read
 
 
 class VectorIndex:
     """The vectors of one encoder in memory, and on disk for the next start."""
 
-    def __init__(self, path: Path, catalog: Catalog, fingerprint: str, dimension: int) -> None:
+    def __init__(self, path: Path, catalog: Catalog, encoder: VideoEncoder) -> None:
         self.path = path
         self._catalog = catalog
-        self._fingerprint = fingerprint
-        self._dimension = dimension
+        self._fingerprint = encoder.fingerprint
+        self._rows = encoder.rows
+        self._dimension = encoder.dimension
         self._index: FaissIndex | None = None
         self._generation = -1
         self._missing: dict[str, str] = {}
@@ -52,17 +54,16 @@ class VectorIndex:
             except LibraryError as error:
                 logger.warning("%s; making it again from the catalog", error)
             else:
-                if index.dimension == self._dimension and self._agrees(index):
+                if (index.rows, index.dimension) == (self._rows, self._dimension) and self._agrees(index):
                     return index
                 logger.info("%s holds other vectors; making it again from the catalog", self.path)
-        return FaissIndex(self._dimension)
+        return FaissIndex(self._dimension, rows=self._rows)
 
     def _agrees(self, index: FaissIndex) -> bool:
         """Whether a sample of the ids that both have stand for the same vectors."""
         shared = np.intersect1d(index.ids, self._catalog.vector_ids(self._fingerprint))
         sample = shared[:: max(1, len(shared) // _SAMPLE)]
-        truth = self._catalog.vectors(sample, self._dimension)
-        return all(np.array_equal(index.vector(int(id)), vector) for id, vector in zip(sample, truth, strict=True))
+        return np.array_equal(index.vectors(sample), self._catalog.vectors(sample, self._rows, self._dimension))
 
     def _follow(self, index: FaissIndex) -> FaissIndex:
         """Take out what the catalog lacks and add what the index lacks."""
@@ -72,10 +73,11 @@ class VectorIndex:
             return index
         if len(gone):
             index.remove(gone)
-        for start in range(0, len(new), _CHUNK):
-            ids = new[start : start + _CHUNK]
-            index.add(ids, self._catalog.vectors(ids, self._dimension))
-        logger.info("vector index: %d added, %d removed, %d in all", len(new), len(gone), len(index))
+        chunk = max(1, _CHUNK // self._rows)
+        for start in range(0, len(new), chunk):
+            ids = new[start : start + chunk]
+            index.add(ids, self._catalog.vectors(ids, self._rows, self._dimension))
+        logger.info("vector index: %d segments added, %d removed, %d in all", len(new), len(gone), len(index))
         try:
             index.save(self.path)
         except OSError as error:  # searching a library that may only be read is fine; it costs the next start time

@@ -36,7 +36,7 @@ from videochat_tools.training.clips import (
 )
 from videochat_tools.training.loop import Loop, LoopOptions
 from videochat_tools.training.recipe import clip_format, retrieval_config
-from videochat_tools.training.slots import SlotHeads
+from videochat_tools.training.slots import SlotHeads, TextHeads
 from videochat_tools.training.tokenizers import build_qformer_tokenizer
 from videochat_tools.training.world.language import Text
 from videochat_tools.training.world.scene import Scene, sample_busy_scene
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 # How often a resting object counts in the action loss; most objects rest, and "still" would be a good guess.
 _STILL_WEIGHT = 0.3
-_SLOT_WEIGHT = 0.25  # of the slot loss, a sum of ten cross-entropies
+_SLOT_WEIGHT = 0.25  # of the slot losses, sums of about ten cross-entropies
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,7 @@ class AlignModel(nn.Module):
         self.motion = nn.Linear(width, MOTION_VALUES)
         qformer = network.config.qformer_config
         self.slots = SlotHeads(qformer.hidden_size, qformer.num_query_tokens)
+        self.words = TextHeads(network.config.projection_dim)
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -144,6 +145,7 @@ class _Texts:
     ids: Tensor
     mask: Tensor
     matches: Tensor  # bool [texts, clips]
+    texts: list[Text]
     own_right: list[int]  # one true text of each clip
     own_wrong: list[list[int]]
 
@@ -162,7 +164,7 @@ def _draw_batch_texts(rng: Random, tokenizer: PreTrainedTokenizerBase, scenes: S
     texts = [*right, *false]
     ids, mask = encode_texts(tokenizer, [text.text for text in texts])
     own_wrong = [[len(right) + number for number in numbers] for numbers in own_wrong]
-    return _Texts(ids, mask, match_matrix(texts, scenes), own_right, own_wrong)
+    return _Texts(ids, mask, match_matrix(texts, scenes), texts, own_right, own_wrong)
 
 
 def text_losses(
@@ -177,8 +179,9 @@ def text_losses(
     loss, hit = contrast(scores, texts.matches)
     values: dict[str, float | Tensor] = {"itc": loss, "itc_hit": hit, "temp": network.temperature}
     slots, held = model.slots(queries, scenes)
-    loss = loss + _SLOT_WEIGHT * slots
-    values |= {"slots": slots, **held}
+    words, told = model.words(text_embeds, texts.texts)
+    loss = loss + _SLOT_WEIGHT * (slots + words)
+    values |= {"slots": slots, **held, "words": words, **told}
     if match:
         itm, itm_hit = _matching(network, rng, vision, texts, scores.detach())
         loss = loss + 2.0 * itm

@@ -1,9 +1,10 @@
-"""What the Q-Former's queries are asked to hold while it trains: the objects and the events of the clip, as a set.
+"""What the Q-Former is asked to tell while it trains: what its queries hold of a clip, and what a text speaks of.
 
 Every object and every event is given to the query that describes it best so far (the matching of DETR, arXiv
 2005.12872) and that query learns to describe it: its attributes belong together because they stand in one row. Without
 this the rows become copies of one another (mean cosine 0.86), which tell a question what is there but not what
-belongs to what. Used in training only.
+belongs to what. The vector of a text is asked in the same terms who does what to whom; from the contrast alone, doer
+and done-to are told apart late. Used in training only.
 """
 
 from __future__ import annotations
@@ -17,20 +18,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from videochat_tools.training.world.language import Text
 from videochat_tools.training.world.scene import (
     ACTIONS,
     COLOURS,
     INTERACTIONS,
     SHAPES,
     SIZES,
+    STILL,
     TEXTURES,
     Event,
+    Fact,
+    Look,
     Scene,
 )
 
-__all__ = ["SlotHeads"]
+__all__ = ["SlotHeads", "TextHeads"]
 
 _NONE = "none"
+_UNSEEN: Look = (None,) * 4
 _PLACES = ("alone", "first", "second")
 
 OBJECT_VALUES: dict[str, tuple[str, ...]] = {
@@ -41,11 +47,13 @@ OBJECT_VALUES: dict[str, tuple[str, ...]] = {
 }
 EVENT_VALUES: dict[str, tuple[str, ...]] = {
     "kind": (*ACTIONS, *INTERACTIONS),
-    "who_colour": tuple(COLOURS),
-    "who_shape": SHAPES,
-    "whom_colour": (_NONE, *COLOURS),
-    "whom_shape": (_NONE, *SHAPES),
+    **{f"who_{name}": values for name, values in OBJECT_VALUES.items()},
+    **{f"whom_{name}": (_NONE, *values) for name, values in OBJECT_VALUES.items()},
     "place": _PLACES,
+}
+TEXT_VALUES: dict[str, tuple[str, ...]] = {
+    "deed": (_NONE, STILL, "move", *ACTIONS, *INTERACTIONS),
+    **{f"{role}_{name}": (_NONE, *values) for role in ("who", "whom") for name, values in OBJECT_VALUES.items()},
 }
 _ABSENT_WEIGHT = 0.3  # of a query that holds nothing; most do
 
@@ -144,13 +152,58 @@ def _events(scene: Scene) -> list[dict[str, str]]:
 
 
 def _event(scene: Scene, event: Event, place: str) -> dict[str, str]:
-    who = scene.things[event.subject]
     whom = None if event.target is None else scene.things[event.target]
     return {
         "kind": event.kind,
-        "who_colour": who.colour,
-        "who_shape": who.shape,
-        "whom_colour": _NONE if whom is None else whom.colour,
-        "whom_shape": _NONE if whom is None else whom.shape,
+        **_described("who", scene.things[event.subject].look),
+        **_described("whom", _UNSEEN if whom is None else whom.look),
         "place": place,
     }
+
+
+def _described(role: str, look: Look) -> dict[str, str]:
+    return {f"{role}_{name}": value or _NONE for name, value in zip(OBJECT_VALUES, look, strict=True)}
+
+
+class TextHeads(nn.Module):
+    """Linear heads on the vector of a text: the deed that it tells of, who does it, and to whom.
+
+    Args:
+        width: Of the vectors, P.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = width**0.5  # the vectors have length one
+        self.head = nn.Linear(width, sum(map(len, TEXT_VALUES.values())))
+
+    def forward(self, embeds: Tensor, texts: Sequence[Text]) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """Loss of vectors [N, P] of texts, and shares of right values; texts with several deeds are left out."""
+        told = [(row, _told(text)) for row, text in enumerate(texts)]
+        rows = [row for row, values in told if values is not None]
+        values = [values for _, values in told if values is not None]
+        answers = self.head(self.scale * embeds[rows]).float().split([len(v) for v in TEXT_VALUES.values()], dim=-1)
+        losses, right = [], {}
+        for (name, options), answer in zip(TEXT_VALUES.items(), answers, strict=True):
+            target = torch.tensor([options.index(value[name]) for value in values])
+            losses.append(F.cross_entropy(answer, target))
+            right[f"t_{name}"] = (answer.argmax(dim=-1) == target).float().mean()
+        return torch.stack(losses).sum(), {name: right[name] for name in ("t_deed", "t_who_colour", "t_whom_shape")}
+
+
+def _told(text: Text) -> dict[str, str] | None:
+    """The one deed (or the one look) that a text tells of."""
+    by_form: dict[str, list[Fact]] = {"is": [], "does": [], "meets": []}
+    for fact in text.facts:
+        if fact[0] not in by_form:
+            return None
+        by_form[fact[0]].append(fact)
+    if len(by_form["meets"]) == 1 and len(by_form["does"]) <= 1:
+        _, deed, who, whom = by_form["meets"][0]
+    elif len(by_form["does"]) == 1 and not by_form["meets"]:
+        (_, deed, who), whom = by_form["does"][0], _UNSEEN
+    elif len(by_form["is"]) == 1 and not by_form["does"] and not by_form["meets"]:
+        deed, who, whom = _NONE, by_form["is"][0][1], _UNSEEN
+    else:
+        return None
+    return {"deed": deed, **_described("who", who), **_described("whom", whom)}

@@ -14,7 +14,8 @@
     │   └── UnknownVideoError     the library holds no such video    (also KeyError)
     ├── BenchmarkError            the files of a benchmark, or the results of an earlier run, cannot be used
     ├── ContextTooLongError       the prompt does not fit the model  (also ValueError)
-    └── UnsupportedContentError   a message block the model cannot take (also ValueError)
+    ├── UnsupportedContentError   a message block the model cannot take (also ValueError)
+    └── UnsupportedSchemaError    a JSON schema that a reply cannot be made to keep to (also ValueError)
 
 A message says what was given, what is allowed and what to do next, in one line.
 """
@@ -34,6 +35,7 @@ __all__ = [
     "UnknownVideoError",
     "UnreadableMediaError",
     "UnsupportedContentError",
+    "UnsupportedSchemaError",
     "VideoChatError",
 ]
 
@@ -96,3 +98,7 @@ class ContextTooLongError(VideoChatError, ValueError):
 
 class UnsupportedContentError(VideoChatError, ValueError):
     """A message holds a block that the model cannot take."""
+
+
+class UnsupportedSchemaError(VideoChatError, ValueError):
+    """A tool or an answer has a JSON schema that a reply cannot be made to keep to."""

@@ -14,14 +14,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional as F
 
 from videochat_tools.errors import ModelLoadError
 
 from .diagnosis import check_llama_1, is_delta
 from .language_model import INDEX_BUFFERS, language_model_config
+from .report import counted
 from .staging import check_output, new_folder
 from .tensor_folder import TensorFolder
 
@@ -99,7 +100,7 @@ def _check_pair(base: TensorFolder, delta: TensorFolder, names: list[str]) -> in
     for lacking, owner in ((sorted(base_names - set(names)), delta), (sorted(set(names) - base_names), base)):
         if lacking:
             raise ModelLoadError(
-                f"{owner.folder} lacks {len(lacking)} tensor{'s' * (len(lacking) != 1)} that the other folder has, first {lacking[0]}; give the "
+                f"{owner.folder} lacks {counted(len(lacking))} that the other folder has, first {lacking[0]}; give the "
                 "LLaMA that the delta was made for, whole"
             )
     for name in names:
@@ -123,11 +124,12 @@ def _sums(
     base: TensorFolder, delta: TensorFolder, names: list[str], progress: Progress | None
 ) -> Iterator[tuple[str, Tensor]]:
     for done, name in enumerate(names, 1):
-        difference = delta.tensor(name)
-        start = base.tensor(name).to(difference.dtype)  # as the delta was taken: between two in its own precision
-        start = F.pad(start, (0, 0) * (start.ndim - 1) + (0, difference.shape[0] - start.shape[0]))
-        total = start + difference
-        del start, difference
+        # As the delta was taken: between two tensors in its own precision, with zeros for the new token.
+        total = torch.zeros_like(delta.tensor(name))
+        start = base.tensor(name)
+        total[: start.shape[0]] = start
+        del start
+        total += delta.tensor(name)
         yield name, total
         del total
         if progress is not None:

@@ -19,7 +19,7 @@ __all__ = ["PAD_TOKEN", "check_language_model", "check_llama_1", "is_delta"]
 PAD_TOKEN = "[PAD]"
 """The one token that Vicuna v0 and StableVicuna have more than LLaMA: id 32000, so that the vocabulary is 32001."""
 
-_LLAMA_1 = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6}  # LLaMA-2: 4096 and 1e-5
+_LLAMA_1 = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6}  # LLaMA-2 has more: 4096 and 1e-5
 _MODEL_TYPES = {"vicuna": "llama", "mistral": "mistral", "phi3": "phi3"}
 _RELEASED = {
     "vicuna": "Vicuna-7B v0 or StableVicuna-13B, made with: "
@@ -78,7 +78,7 @@ def check_llama_1(folder: str | Path, config: PreTrainedConfig, wanted: str) -> 
         ModelLoadError: The configuration is not that of LLaMA-1.
     """
     found = {name: getattr(config, name) for name in _LLAMA_1}
-    signs = [f"{name} {found[name]:g}, not {value:g}" for name, value in _LLAMA_1.items() if found[name] != value]
+    signs = [f"{name} {found[name]:g}, not {value:g}" for name, value in _LLAMA_1.items() if found[name] > value]
     heads, groups = config.num_attention_heads, config.num_key_value_heads
     if groups != heads:
         signs.append(f"num_key_value_heads {groups}, not {heads}")

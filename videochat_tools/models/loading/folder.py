@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.hub import cached_file
 
 from videochat_tools.errors import ModelLoadError
 from videochat_tools.models.videochat import conversion as videochat
@@ -40,6 +41,7 @@ _V1_KINDS = {
     FileKind.BLIP2: "blip2_pretrained_flant5xxl.pth",
     FileKind.VIDEOCHAT: "videochat_7b.pth or videochat_13b.pth",
 }
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 _ORDER = list(FileKind)  # stages in their order: later ones win
 _RETRIEVAL_OPTIONS: dict[str, Any] = {
     "max_text_length": 32,  # stage 1 was trained on captions of 32 word pieces
@@ -257,6 +259,11 @@ def _options(family: str, config: Any) -> ProcessorOptions:
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     language_model_config(folder)
+    # transformers makes an empty tokenizer where there are no files.
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise ModelLoadError(
+            f"no tokenizer in {folder}: neither {' nor '.join(_TOKENIZER_FILES)} is there; give the whole folder"
+        )
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
@@ -266,6 +273,7 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 def _bert(source: str) -> PreTrainedTokenizerBase:
     try:
+        cached_file(source, "vocab.txt")  # transformers makes an empty tokenizer where there is none
         tokenizer: PreTrainedTokenizerBase = BertTokenizer.from_pretrained(source)
     except Exception as error:  # the hub client raises a dozen kinds, for one way out
         raise ModelLoadError(

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from videochat_tools.errors import ModelLoadError
 
 from .diagnosis import check_language_model
-from .report import Layout, LoadReport
+from .report import Layout, LoadReport, counted
 
 __all__ = ["INDEX_BUFFERS", "language_model_config", "language_model_report", "load_language_model"]
 
@@ -69,7 +69,7 @@ def load_language_model(
     for names, what in ((missing, "missing"), (surplus, "not of its network")):
         if names:
             raise ModelLoadError(
-                f"language model: {len(names)} tensor{'s' * (len(names) != 1)} in {folder} {what}, first {names[0]}; "
+                f"language model: {counted(len(names))} in {folder} {what}, first {names[0]}; "
                 "give the whole folder of the language model that the checkpoint was trained on"
             )
     loaded: PreTrainedModel = model

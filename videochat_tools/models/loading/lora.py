@@ -19,7 +19,17 @@ from videochat_tools.errors import MissingDependencyError, ModelLoadError
 
 from .report import Layout, LoadReport
 
-__all__ = ["LORA_SCALE", "Lora", "attach_lora", "lora_names", "lora_report", "merge_lora", "read_lora", "require_peft", "save_adapter"]
+__all__ = [
+    "LORA_SCALE",
+    "Lora",
+    "attach_lora",
+    "lora_names",
+    "lora_report",
+    "merge_lora",
+    "read_lora",
+    "require_peft",
+    "save_adapter",
+]
 
 LORA_SCALE = 2.0
 """LoRA alpha / rank of every released model: 32 / 16. The rank is read from the tensors."""

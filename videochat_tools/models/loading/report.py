@@ -10,7 +10,7 @@ from typing import Any
 
 from videochat_tools.errors import ModelLoadError
 
-__all__ = ["Component", "ComponentCount", "Layout", "LoadReport", "attach_report"]
+__all__ = ["Component", "ComponentCount", "Layout", "LoadReport", "attach_report", "counted"]
 
 logger = logging.getLogger(__name__)
 
@@ -191,9 +191,14 @@ def attach_report(model: Any, report: LoadReport) -> None:
     model.load_report = report
 
 
+def counted(number: int) -> str:
+    """As words: "1 tensor", "3 tensors"."""
+    return f"{number} tensor{'s' * (number != 1)}"
+
+
 def _listed(counts: Sequence[tuple[str, int]]) -> str:
     """As words: "vision tower: 3 tensors, Q-Former: 1 tensor"."""
-    return ", ".join(f"{name}: {number} tensor{'s' * (number != 1)}" for name, number in counts)
+    return ", ".join(f"{name}: {counted(number)}" for name, number in counts)
 
 
 def _table(rows: Sequence[Sequence[object]]) -> str:

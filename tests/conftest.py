@@ -67,3 +67,18 @@ def color_video(tmp_path: Path, write_video: Callable[..., Path]) -> Path:
     colors = ((220, 30, 30), (30, 200, 40), (40, 60, 220))
     pictures = (np.full((64, 96, 3), color, np.uint8) for color in colors for _ in range(20))
     return write_video(tmp_path / "colours.mp4", pictures, fps=10)
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory, write_video: Callable[..., Path]) -> Path:
+    """A folder with ``colours.mp4``, ``more.mp4`` and a library of them that needs no networks; to be copied, or read.
+
+    ``small_library.open_small_library`` opens it.
+    """
+    from small_library import make_small_library
+
+    from videochat_tools.testing import FakeClipWatcher
+
+    folder = tmp_path_factory.mktemp("colours")
+    make_small_library(folder, write_video, watcher=FakeClipWatcher()).close()
+    return folder

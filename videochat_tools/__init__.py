@@ -23,24 +23,32 @@ if TYPE_CHECKING:
     from videochat_tools.library import LibraryStore
     from videochat_tools.media import open_video, probe
     from videochat_tools.picture import render_answer
+    from videochat_tools.retrievers import FaissVideoStore
     from videochat_tools.segmenting import make_segmenter
     from videochat_tools.speech import transcribe
+    from videochat_tools.tools import VideoToolkit
     from videochat_tools.types import Answer, Evidence, SearchHit, TimeSpan, Transcript, Utterance, VideoRecord
+    from videochat_tools.video_embeddings import VideoEmbeddings
     from videochat_tools.video_library import VideoLibrary
+    from videochat_tools.video_loader import VideoLoader
 
 __all__ = [
     "Answer",
     "ChatVideoChat",
     "Evidence",
+    "FaissVideoStore",
     "LibraryStore",
     "SearchHit",
     "TimeSpan",
     "Transcript",
     "Utterance",
     "VideoChatError",
+    "VideoEmbeddings",
     "VideoEncoder",
     "VideoLibrary",
+    "VideoLoader",
     "VideoRecord",
+    "VideoToolkit",
     "__version__",
     "load_encoder",
     "make_segmenter",
@@ -57,10 +65,14 @@ _HOMES = {
     "library": ("LibraryStore",),
     "media": ("open_video", "probe"),
     "picture": ("render_answer",),
+    "retrievers": ("FaissVideoStore",),
     "segmenting": ("make_segmenter",),
     "speech": ("transcribe",),
+    "tools": ("VideoToolkit",),
     "types": ("Answer", "Evidence", "SearchHit", "TimeSpan", "Transcript", "Utterance", "VideoRecord"),
+    "video_embeddings": ("VideoEmbeddings",),
     "video_library": ("VideoLibrary",),
+    "video_loader": ("VideoLoader",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -65,6 +65,11 @@ def _span(start: str, end: str | None) -> TimeSpan | None:
         return None
 
 
+def without_citations(text: str) -> str:
+    """A text without the times that are cited in brackets."""
+    return _tidy(_CITED.sub(lambda written: written[0] if written["quoted"] or written["bare"] else "", text))
+
+
 def says_not_found(text: str) -> bool:
     """Whether the model itself says that the answer is not there."""
     words = " ".join(re.findall(r"[a-z]+", text.lower()))

@@ -15,8 +15,9 @@ prompt templates of the model's processor. Nothing heavy is imported here.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from videochat_tools.errors import ContextTooLongError
@@ -25,9 +26,12 @@ from videochat_tools.types import SearchHit, TimeSpan, media_fragment
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
 
+    from videochat_tools.stills import Still
+
 VIDEO_TAG = "<Video><VideoHere></Video>"  # VideoChat2's own tags; the clip tokens stand where <VideoHere> is
 IMAGE_TAG = "<Image><ImageHere></Image>"
 SPEECH_LABEL = "They say:"
+SIGHT_LABEL = "In the picture:"  # of a caption, for models that only read
 NOT_FOUND = "Not found in the video."  # also what the model is trained to say when no clip holds the answer
 
 _PLACEHOLDER = re.compile(r"</?(?:Video|Image)>|<(?:Video|Image)Here>")
@@ -167,18 +171,37 @@ def clip_messages(
     return [HumanMessage(content=blocks), *history, HumanMessage(content=question)]
 
 
+_RULES = (
+    "Answer in one short sentence and cite the clip it rests on by its time in square brackets, exactly as written, "
+    f"for example {citation(TimeSpan(42, 51))}. If the {{shown}} do not hold the answer, reply exactly: {NOT_FOUND}"
+)
 TEXT_INSTRUCTIONS = (
     "You answer questions about videos from notes on the clips that a search has found. Use nothing but the notes. "
-    "Answer in one short sentence and cite the clip it rests on by its time in square brackets, exactly as written, "
-    f"for example {citation(TimeSpan(42, 51))}. If the notes do not hold the answer, reply exactly: {NOT_FOUND}"
+    + _RULES.format(shown="notes")
+)
+PICTURE_INSTRUCTIONS = (
+    "You answer questions about videos from pictures and notes of the clips that a search has found. Use nothing else. "
+    + _RULES.format(shown="pictures and notes")
 )
 
 
-def text_messages(clips: Sequence[SearchHit], question: str, history: Sequence[BaseMessage] = ()) -> list[BaseMessage]:
-    """The conversation for any other chat model: the clips as notes of time and transcript (the VideoChat-Text way)."""
+def text_messages(
+    clips: Sequence[SearchHit],
+    question: str,
+    history: Sequence[BaseMessage] = (),
+    captions: Mapping[SearchHit, str] = MappingProxyType({}),
+) -> list[BaseMessage]:
+    """The conversation for a chat model that reads: notes of time, picture and transcript (the VideoChat-Text way).
+
+    Args:
+        clips: the chosen clips, best first.
+        question: what is asked now.
+        history: earlier questions and answers, oldest first.
+        captions: what is seen in a clip, in words, where that is known.
+    """
     from langchain_core.messages import HumanMessage, SystemMessage
 
-    notes = "\n".join(text_note(clip) for clip in in_order_of_time(clips))
+    notes = "\n".join(text_note(clip, captions.get(clip, "")) for clip in in_order_of_time(clips))
     return [
         SystemMessage(content=TEXT_INSTRUCTIONS),
         *history,
@@ -186,7 +209,29 @@ def text_messages(clips: Sequence[SearchHit], question: str, history: Sequence[B
     ]
 
 
-def text_note(clip: SearchHit) -> str:
-    """One clip for a model that only reads: name of the video, time, what is said."""
-    said = spoken_text(clip.text)
-    return f"{clip.video} {citation(clip.span)} " + (f'{SPEECH_LABEL} "{said}"' if said else "(nothing is said)")
+def text_note(clip: SearchHit, caption: str = "") -> str:
+    """One clip for a model that reads: name of the video, time, what is seen (if that is known), what is said."""
+    said, seen = spoken_text(clip.text), spoken_text(caption)
+    parts = [f'{SIGHT_LABEL} "{seen}"'] if seen else []
+    parts.append(f'{SPEECH_LABEL} "{said}"' if said else "(nothing is said)")
+    return f"{clip.video} {citation(clip.span)} " + " ".join(parts)
+
+
+def picture_messages(
+    pictures: Mapping[SearchHit, Sequence[Still]], question: str, history: Sequence[BaseMessage] = ()
+) -> list[BaseMessage]:
+    """The conversation for a chat model that sees pictures: every chosen clip as its note and its pictures.
+
+    Args:
+        pictures: those of each clip, in order of time; the clips best first.
+        question: what is asked now.
+        history: earlier questions and answers, oldest first.
+    """
+    from langchain_core.messages import HumanMessage, SystemMessage
+
+    blocks: list[str | dict[str, Any]] = []
+    for clip in in_order_of_time(pictures):
+        blocks.append({"type": "text", "text": f"{text_note(clip)} Its pictures:"})
+        blocks += [picture.image_block() for picture in pictures[clip]]
+    blocks.append({"type": "text", "text": f"Question: {question}"})
+    return [SystemMessage(content=PICTURE_INSTRUCTIONS), *history, HumanMessage(content=blocks)]

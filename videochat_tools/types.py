@@ -215,6 +215,18 @@ class VideoRecord:
     utterances: int
     transcript_source: str  # "subtitles" | "whisper" | "none"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; times in seconds."""
+        return {
+            "video": self.name,
+            "video_id": self.video_id,
+            "path": str(self.path),
+            "duration": round(self.info.duration, 3),
+            "segments": self.segments,
+            "utterances": self.utterances,
+            "transcript": self.transcript_source,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class SearchHit:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from videochat_tools.answering import check_answer, not_found
-from videochat_tools.context import Budget, clip_messages, fit_clips, text_messages
+from videochat_tools.answering import check_answer, not_found, without_citations
 from videochat_tools.dialogue import retrieval_query
 from videochat_tools.engine import ChatEngine, ClipTokens, load_engine
 from videochat_tools.errors import UnknownVideoError
 from videochat_tools.library import LibraryStore
-from videochat_tools.retrievers.query import analyse, content_words, without_moment
+from videochat_tools.retrievers.query import analyse, content_words
 from videochat_tools.retrievers.temporal import CHANNELS
 from videochat_tools.types import Answer, SearchHit, TimeSpan, parse_media_fragment
 
@@ -22,12 +21,19 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.messages import BaseMessage
 
+    from videochat_tools.answerers import Answerer
     from videochat_tools.embeddings import ClipWatcher
 
 DEFAULT_K = 5  # stretches searched for a question
-TEXT_MODEL_TOKENS = 4096  # assumed context of another chat model that does not state its own
-CHARACTERS_PER_TOKEN = 3  # of English in common vocabularies it is about 4; the count must not come out too low
-TURN_TOKENS = 12  # roles and separators of one turn, in any of the templates
+CAPTION_REQUEST = "describe the video."  # also in these words when the nano was trained
+
+
+@dataclass(frozen=True, slots=True)
+class FoundClips:
+    """What the search gives a chat model to look at: single clips, best first."""
+
+    clips: tuple[SearchHit, ...]
+    unknown_words: tuple[str, ...] = ()  # where there are no clips: words whose look the encoder has not learned
 
 
 class VideoLibrary(LibraryStore):
@@ -80,8 +86,8 @@ class VideoLibrary(LibraryStore):
             videos: ids, names or paths of the videos to look in; default is all.
             span: window of time to look in, in seconds.
             history: earlier questions and answers of the conversation, oldest first.
-            model: any LangChain chat model. A ``ChatVideoChat`` watches the clips; any other reads their times and
-                transcripts. Default is the library's own.
+            model: any LangChain chat model, shown the clips as :mod:`videochat_tools.answerers` says. Default is the
+                library's own.
             threshold: search score (0..1) under which the answer is "not found"; default are those of
                 the encoder's calibration for what is seen and what is said.
 
@@ -90,28 +96,104 @@ class VideoLibrary(LibraryStore):
             ContextTooLongError: question and history do not fit the model.
         """
         earlier = [message.text for message in history if message.type == "human"]
-        query = analyse(retrieval_query(question, earlier))
-        unknown = self.encoder.calibration.has_not_learned(content_words(query.visual))
+        found = self.find_clips(retrieval_query(question, earlier), k=k, videos=videos, span=span, threshold=threshold)
+        answer = not_found(question, unknown_words=found.unknown_words)
+        if not found.clips:
+            return answer
+        answerer = self.answerer(model)
+        for glance in answerer.glances(found.clips, lambda clip: self.convinces(clip, threshold)):
+            shown = answerer.choose(question, glance, history)
+            answer = check_answer(question, answerer.answer(question, shown, history), shown)
+            if answer.found:
+                break
+        return answer
+
+    def find_clips(
+        self,
+        query: str,
+        *,
+        k: int = DEFAULT_K,
+        videos: Sequence[str] | None = None,
+        span: TimeSpan | None = None,
+        threshold: float | None = None,
+    ) -> FoundClips:
+        """The clips that may answer a question, best first; none where the search is not sure of any.
+
+        Args and errors are those of :meth:`ask`; what a follow-up leans on must stand in the query.
+        """
+        asked = analyse(query)
+        unknown = self.encoder.calibration.has_not_learned(content_words(asked.visual))
         hits = self.search(
-            query.text,
-            k=4 * k if query.asks_speech else k,
+            asked.text,
+            k=4 * k if asked.asks_speech else k,
             videos=videos,
             span=span,
             channels=("speech",) if unknown else CHANNELS,
         )
-        if query.asks_speech:  # a silent stretch cannot hold the answer
+        if asked.asks_speech:  # a silent stretch cannot hold the answer
             hits = [hit for hit in hits if hit.text]
-        if not any(self._convinces(hit, threshold) for hit in hits):
-            return not_found(question, unknown_words=unknown)
-        chat = self.chat_model if model is None else model
-        text, clips = self._reply(chat, question, self.clips(hits), history)
-        return check_answer(question, text, clips)
+        if not any(self.convinces(hit, threshold) for hit in hits):
+            return FoundClips((), tuple(unknown))
+        return FoundClips(tuple(self.clips(hits)))
 
-    def _convinces(self, hit: SearchHit, threshold: float | None) -> bool:
+    def convinces(self, hit: SearchHit, threshold: float | None = None) -> bool:
         """Whether a hit is evidence enough; by default each channel has its own threshold."""
         if threshold is None:
             return self.encoder.calibration.accepts(hit.visual, hit.speech)
         return hit.score >= threshold
+
+    def answerer(self, model: BaseChatModel | None = None, *, whole_segments: bool = True) -> Answerer:
+        """How a chat model answers questions about clips of this library.
+
+        Args:
+            model: any LangChain chat model; default is the library's own.
+            whole_segments: the clips are segments, of which the library keeps tokens; otherwise any stretches.
+        """
+        from videochat_tools.answerers import PictureAnswerer, TextAnswerer, TokenAnswerer, can_see
+        from videochat_tools.chat_model import ChatVideoChat
+
+        chat = self.chat_model if model is None else model
+        if isinstance(chat, ChatVideoChat):
+            cached = whole_segments and self._kept_tokens_suit(chat.engine)
+            return TokenAnswerer(chat, self.clip_source if cached else None)
+        return PictureAnswerer(chat) if can_see(chat) else TextAnswerer(chat, self.caption)
+
+    def caption(self, clip: SearchHit) -> str:
+        """What the library's own model sees in a clip, in its words; empty where that would be a guess.
+
+        It is a guess where the search did not recognise the picture, and where the model is the bundled nano but
+        the encoder does not know what the nano has learned.
+        """
+        calibration = self.encoder.calibration
+        if not calibration.accepts(clip.visual, None) or (self._model is None and not calibration.known_words):
+            return ""
+        seen = check_answer(CAPTION_REQUEST, self.answerer().answer(CAPTION_REQUEST, [replace(clip, text="")]), [clip])
+        return without_citations(seen.text) if seen.found else ""
+
+    def watch(self, video: str | Path, span: TimeSpan, question: str, *, model: BaseChatModel | None = None) -> Answer:
+        """What a chat model says about one stretch of a video. Nothing is searched: the stretch is decoded and shown.
+
+        Args:
+            video: id, name or path.
+            span: the stretch, in seconds.
+            question: in plain words.
+            model: any LangChain chat model, as in :meth:`ask`.
+
+        Raises:
+            UnknownVideoError: the library holds no such video.
+            UnsupportedContentError: the stretch lies outside the video.
+            MediaError: the file is gone or cannot be read.
+            ContextTooLongError: the question does not fit the model.
+        """
+        from videochat_tools.visuals import part_of_video
+
+        record = self.get(video)
+        span = part_of_video(span.start, span.end, record.info.duration)
+        text = self.said_during(record.video_id, span)
+        clip = SearchHit(record.video_id, record.name, record.path.absolute().as_uri(), span, 1.0, text=text)
+        answerer = self.answerer(model, whole_segments=False)
+        shown = answerer.choose(question, [clip])
+        return check_answer(question, answerer.answer(question, shown), shown)
 
     def clips(self, hits: Sequence[SearchHit]) -> list[SearchHit]:
         """Hits as single clips, best first: what a chat model is shown, and may cite.
@@ -151,32 +233,6 @@ class VideoLibrary(LibraryStore):
                 tokens: ClipTokens = self.clip_tokens(hit)[0]
                 return tokens
         raise UnknownVideoError(f"no segment {name} in the library {self.path}; search it for the names of segments")
-
-    def _reply(
-        self, chat: BaseChatModel, question: str, clips: Sequence[SearchHit], history: Sequence[BaseMessage]
-    ) -> tuple[str, list[SearchHit]]:
-        """What the model says, and the clips that it was shown."""
-        from videochat_tools.chat_model import ChatVideoChat
-
-        other = "\n".join([*(message.text for message in history), question])
-        room = TURN_TOKENS * (len(history) + 2)
-        if not isinstance(chat, ChatVideoChat):
-            profile: Any = chat.profile or {}
-            size = int(profile.get("max_input_tokens") or TEXT_MODEL_TOKENS)
-            budget = Budget(size - room, 0, len(clips), lambda text: len(text) // CHARACTERS_PER_TOKEN + 1)
-            chosen = fit_clips(clips, other, budget)
-            return chat.invoke(text_messages(chosen, question, history)).text, chosen
-        engine = chat.engine
-        # The reply needs room too; a quarter of a small context is enough for an answer with its citation.
-        size = engine.context_tokens - min(chat.max_tokens, engine.context_tokens // 4)
-        budget = Budget(size - room, engine.tokens_per_clip, engine.max_clips, chat.get_num_tokens)
-        chosen = fit_clips(clips, other, budget)
-        if engine.max_clips == 1:  # the search has found the moment, and the model is shown no other
-            question = without_moment(question)
-        cached = self._kept_tokens_suit(engine)
-        if cached:
-            chat = chat.model_copy(update={"clip_source": self.clip_source})
-        return chat.invoke(clip_messages(chosen, question, history, cached=cached)).text, chosen
 
     def _kept_tokens_suit(self, engine: ChatEngine) -> bool:
         """Whether the library's clip tokens were made by this model; those of another mean nothing to it."""

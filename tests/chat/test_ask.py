@@ -6,71 +6,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from langchain_core.callbacks import BaseCallbackHandler, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
-from pydantic import Field
+from small_library import Scripted, make_small_library
 
 from videochat_tools.agents import create_grounded_qa
 from videochat_tools.chat_model import ChatVideoChat
 from videochat_tools.context import NOT_FOUND
 from videochat_tools.errors import ContextTooLongError, UnknownVideoError
 from videochat_tools.media import frames_decoded_total
-from videochat_tools.segmenting import FixedSegmenter
-from videochat_tools.testing import COLORS, FakeVideoEncoder
+from videochat_tools.testing import FakeVideoEncoder
 from videochat_tools.types import TimeSpan
 from videochat_tools.video_library import VideoLibrary
-
-SUBTITLES = """WEBVTT
-
-00:00.500 --> 00:01.500
-Good morning everybody.
-
-00:04.500 --> 00:05.500
-The harbour opens at nine.
-"""
-
-
-class Scripted(BaseChatModel):
-    """Another chat model: says what it is told to say, and remembers what it was shown."""
-
-    replies: list[str]
-    heard: list[list[BaseMessage]] = Field(default_factory=list)
-
-    @property
-    def _llm_type(self) -> str:
-        return "scripted"
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        self.heard.append(messages)
-        return ChatResult(generations=[ChatGeneration(message=AIMessage(self.replies.pop(0)))])
 
 
 @pytest.fixture
 def library(tmp_path: Path, tiny_chat: Path, write_video: Callable[..., Path]) -> VideoLibrary:
-    """``colours.mp4``: 2 s each of red, green and blue; ``more.mp4``: yellow, then yellow still, then black."""
-    for name, colors in (("colours", ("red", "green", "blue")), ("more", ("yellow", "yellow", "black"))):
-        pictures = (np.full((64, 96, 3), COLORS[color], np.uint8) for color in colors for _ in range(20))
-        write_video(tmp_path / f"{name}.mp4", pictures, fps=10)
-    (tmp_path / "colours.vtt").write_text(SUBTITLES)
-    library = VideoLibrary(
-        tmp_path / "lib",
-        model=tiny_chat,
-        encoder=FakeVideoEncoder(),
-        transcriber=None,
-        segmenter=FixedSegmenter(seconds=2.0),
-    )
-    library.add([tmp_path / "colours.mp4", tmp_path / "more.mp4"])
-    return library
+    """The two videos of colours, watched by the tiny chat model."""
+    return make_small_library(tmp_path, write_video, model=tiny_chat)
 
 
 def test_a_cited_answer_is_proved_by_the_clip(library: VideoLibrary) -> None:

@@ -13,6 +13,7 @@ import typer
 
 from videochat_tools._version import __version__
 from videochat_tools.cli.convert import convert
+from videochat_tools.cli.eval import evaluate
 from videochat_tools.cli.options import (
     DEFAULT_LIBRARY,
     Count,
@@ -30,8 +31,6 @@ from videochat_tools.cli.output import (
     print_error,
     print_json,
     quieten,
-    record_to_dict,
-    result_to_dict,
 )
 from videochat_tools.errors import VideoChatError
 
@@ -48,6 +47,7 @@ app = typer.Typer(
 )
 
 app.add_typer(convert, name="convert", short_help="Turn released files into folders that can be used.")
+app.command("eval", short_help="Measure a model on a public benchmark.")(evaluate)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -126,7 +126,7 @@ def add(
     """
     results = open_library(library, create=True, model=model).add(files, progress=add_progress())
     if as_json:
-        print_json([result_to_dict(result) for result in results])
+        print_json([result.to_dict() for result in results])
     else:
         for result in results:
             if result.record is not None:
@@ -143,7 +143,7 @@ def list_videos(library: Library = DEFAULT_LIBRARY, as_json: Json = False) -> No
     """List the videos of the library."""
     records = open_library(library).list()
     if as_json:
-        print_json([record_to_dict(record) for record in records])
+        print_json([record.to_dict() for record in records])
     elif not records:
         typer.echo(f"the library {library} is empty; add a video: videochat add FILE --library {library}", err=True)
     else:
@@ -232,7 +232,7 @@ def remove(
     """Remove a video, with all that was derived from it, from the library. The video file itself stays."""
     record = open_library(library).remove(video)
     if as_json:
-        print_json(record_to_dict(record))
+        print_json(record.to_dict())
     else:
         typer.echo(f"removed    {describe(record)}")
 

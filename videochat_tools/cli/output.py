@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from videochat_tools.library import AddProgress, AddResult
+    from videochat_tools.library import AddProgress
     from videochat_tools.types import VideoRecord
 
-__all__ = ["add_progress", "describe", "print_error", "print_json", "quieten", "record_to_dict", "result_to_dict"]
+__all__ = ["add_progress", "describe", "print_error", "print_json", "quieten"]
 
 
 def quieten() -> None:
@@ -45,31 +45,6 @@ def describe(record: VideoRecord) -> str:
     said = "no speech" if record.transcript_source == "none" else f"{record.utterances} utterances"
     length = format_timecode(record.info.duration)
     return f"{record.video_id}  {length:>7}  {record.segments:>4} segments  {said:>15}  {record.name}"
-
-
-def record_to_dict(record: VideoRecord) -> dict[str, Any]:
-    """A video as plain JSON values."""
-    return {
-        "video": record.name,
-        "video_id": record.video_id,
-        "path": str(record.path),
-        "duration": round(record.info.duration, 3),
-        "segments": record.segments,
-        "utterances": record.utterances,
-        "transcript": record.transcript_source,
-    }
-
-
-def result_to_dict(result: AddResult) -> dict[str, Any]:
-    """What became of one file, as plain JSON values."""
-    record = {"video": result.source.name} if result.record is None else record_to_dict(result.record)
-    return {
-        "source": str(result.source),
-        "status": result.status,
-        **record,
-        "error": None if result.error is None else str(result.error),
-        "seconds": round(result.elapsed, 2),
-    }
 
 
 def add_progress() -> bool | Callable[[AddProgress], None]:

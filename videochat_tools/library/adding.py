@@ -6,7 +6,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from videochat_tools.errors import MediaError, VideoChatError
 from videochat_tools.library.catalog import Catalog, NewVideo
@@ -29,6 +29,16 @@ class AddResult:
     error: VideoChatError | None = None
     replaced: VideoRecord | None = None  # the video that was at this path before the file was overwritten
     elapsed: float = 0.0  # seconds that it took
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; times in seconds."""
+        return {
+            "source": str(self.source),
+            "status": self.status,
+            **({"video": self.source.name} if self.record is None else self.record.to_dict()),
+            "error": None if self.error is None else str(self.error),
+            "seconds": round(self.elapsed, 2),
+        }
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,51 @@
+"""Every example runs, offline, and says what is true."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from videochat_tools.embeddings import NANO_ENCODER
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+pytestmark = pytest.mark.skipif(
+    not (NANO_ENCODER / "model.safetensors").is_file(), reason="the weights of the nano are not in this checkout"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the examples run: the first one makes the sample library there."""
+    return tmp_path_factory.mktemp("examples")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (
+            "ask",
+            ["blue [00:07–00:12]", '"nina likes the simple shovel"', "Not found in the video.", "proof: world.mp4"],
+        ),
+        ("agent", ["Name: ask_video", "Answer: blue [00:07–00:12]"]),
+        ("chatbot", ["circle [00:00–00:07]", "cyan [00:00–00:07]"]),
+        ("rag", ["  circle", "  blue"]),
+    ],
+)
+def test_it_runs_and_says_what_is_true(
+    name: str, told: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    output = capsys.readouterr().out
+    for each in told:
+        assert each in output
+
+
+def test_every_example_is_run() -> None:
+    programs = {path.stem for path in EXAMPLES.glob("*.py") if "__main__" in path.read_text(encoding="utf-8")}
+    assert programs >= {"ask", "agent", "chatbot", "rag"}

@@ -1,7 +1,8 @@
 """Full-size networks against the lists of tensors of the released files: every name and shape, in both directions.
 
-Run with a folder of ``inventory_*.json``: ``python -m videochat_tools.evaluation.inventories FOLDER``. Networks are
-built on the meta device, so that nothing is allocated.
+Run with a folder of ``inventory_*.json``: ``python -m videochat_tools.evaluation.inventories FOLDER``; with
+``--memory`` for the folder, the sizes of the networks are printed. They are built on the meta device, so that nothing
+is allocated.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from videochat_tools.models.loading.lora import lora_names
 from videochat_tools.models.videochat import conversion as videochat
 from videochat_tools.models.videochat2 import conversion as videochat2
 
-__all__ = ["NETWORKS", "InventoryResult", "compare", "compare_all"]
+__all__ = ["NETWORKS", "InventoryResult", "compare", "compare_all", "memory", "memory_table"]
 
 Shape = tuple[int, ...]
 _LANGUAGE_MODEL = "language_model."
@@ -95,9 +96,8 @@ def _retrieval(_: Mapping[str, Any]) -> _Network:
 
 def _chat(_: Mapping[str, Any], family: str, *, text_input: bool = True) -> _Network:
     text_config = {"vicuna": LlamaConfig, "mistral": MistralConfig, "phi3": Phi3Config}[family]()
-    config = VideoChat2Config(text_config=text_config, family=family, qformer_config={"text_input": text_input})
     return _Network(
-        VideoChat2ForConditionalGeneration(config),
+        _chat_model(text_config, family, text_input=text_input),
         partial(videochat2.original_names, family=family),
         videochat2.DERIVED,
         f"{FAMILY_PREFIXES[family]}_model.",
@@ -158,6 +158,78 @@ def compare_all(folder: str | Path) -> list[InventoryResult]:
     return results
 
 
+_VICUNA_7B = {"vocab_size": 32001}  # LLaMA-7B has the sizes that LlamaConfig has by default, and "[PAD]" is added
+_STABLE_VICUNA_13B = {
+    "vocab_size": 32001,
+    "hidden_size": 5120,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 40,
+    "num_key_value_heads": 40,
+    "intermediate_size": 13824,
+}
+_FLOAT32, _FLOAT16 = 4, 2  # bytes
+_ALL_PARTS = _SEES, _READS, _SPEAKS = "tower", "Q-Former and rest", "language model"
+_PARTS = {"vision_encoder": _SEES, _LANGUAGE_MODEL.removesuffix("."): _SPEAKS}
+
+
+def memory() -> dict[str, dict[str, int]]:
+    """Parameters of the full-size networks, counted on the meta device.
+
+    Returns:
+        By model and then by part ("tower", "Q-Former and rest", "language model"). LoRA is merged, and so not counted;
+        "Q-Former and rest" has the norm, the queries and the projection too, in stage 1 also the heads.
+    """
+    seven, thirteen = LlamaConfig(**_VICUNA_7B), LlamaConfig(**_STABLE_VICUNA_13B)
+    builders: dict[str, Callable[[], nn.Module]] = {
+        "VideoChat 7B": lambda: VideoChatForConditionalGeneration(VideoChatConfig(text_config=seven)),
+        "VideoChat 13B": lambda: VideoChatForConditionalGeneration(VideoChatConfig(text_config=thirteen)),
+        "VideoChat2 stage 1": lambda: VideoChat2ForRetrieval(VideoChat2RetrievalConfig()),
+        "VideoChat2 Vicuna, stage 2": lambda: _chat_model(seven, "vicuna", text_input=False),
+        "VideoChat2 Vicuna, stage 3": lambda: _chat_model(seven, "vicuna"),
+        "VideoChat2 Mistral and HD": lambda: _chat_model(MistralConfig(), "mistral"),
+        "VideoChat2 Phi-3": lambda: _chat_model(Phi3Config(), "phi3"),
+    }
+    counts = {}
+    for name, build in builders.items():
+        with torch.device("meta"):
+            counts[name] = _parameters(build())
+    return counts
+
+
+def memory_table() -> str:
+    """:func:`memory` as a Markdown table.
+
+    A cell is millions of parameters · GiB (2**30 bytes) in float32 · GiB in float16. The last column is what
+    ``ChatVideoChat`` puts on a GPU: the language model in half precision, all else in float32.
+    """
+    header = ("", *_ALL_PARTS, "all", "on a GPU, GiB")
+    rows = [header, ("---", *["---:"] * (len(header) - 1))]
+    for name, counts in memory().items():
+        columns = [counts[part] for part in _ALL_PARTS] + [sum(counts.values())]
+        spoken = counts[_SPEAKS]
+        on_gpu = (_FLOAT32 * (columns[-1] - spoken) + _FLOAT16 * spoken) / 2**30
+        rows.append((name, *map(_size, columns), f"{on_gpu:.1f}"))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _size(count: int) -> str:
+    if not count:
+        return "–"
+    return f"{count / 1e6:,.1f} · {_FLOAT32 * count / 2**30:.1f} · {_FLOAT16 * count / 2**30:.1f}"
+
+
+def _chat_model(text_config: Any, family: str, *, text_input: bool = True) -> VideoChat2ForConditionalGeneration:
+    config = VideoChat2Config(text_config=text_config, family=family, qformer_config={"text_input": text_input})
+    return VideoChat2ForConditionalGeneration(config)
+
+
+def _parameters(model: nn.Module) -> dict[str, int]:
+    counts = dict.fromkeys(_ALL_PARTS, 0)
+    for name, parameter in model.named_parameters():  # a tied one comes once
+        counts[_PARTS.get(name.partition(".")[0], _READS)] += parameter.numel()
+    return counts
+
+
 def _tower_and_bridge(network: _Network) -> dict[str, Shape]:
     built: dict[str, Shape] = {}
     for name, tensor in network.model.state_dict().items():
@@ -194,10 +266,16 @@ def _language_model_patterns(network: _Network, wrapping: str) -> set[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare all networks with the lists of a folder, and print the outcome."""
+    """Compare all networks with the lists of a folder, or count their parameters, and print the outcome."""
     parser = argparse.ArgumentParser(prog="python -m videochat_tools.evaluation.inventories", description=main.__doc__)
-    parser.add_argument("folder", type=Path, help="holds inventory_*.json")
-    results = compare_all(parser.parse_args(arguments).folder)
+    what_to_do = parser.add_mutually_exclusive_group(required=True)
+    what_to_do.add_argument("folder", type=Path, nargs="?", help="holds inventory_*.json")
+    what_to_do.add_argument("--memory", action="store_true", help="print a table of sizes")
+    options = parser.parse_args(arguments)
+    if options.memory:
+        sys.stdout.write(f"{memory_table()}\n")
+        return 0
+    results = compare_all(options.folder)
     for result in results:
         sys.stdout.write(f"{result}\n")
         for what in ("missing", "unexpected", "reshaped"):

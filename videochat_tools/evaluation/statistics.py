@@ -6,13 +6,11 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from random import Random
 from typing import Any
 
 __all__ = [
     "Mean",
     "Score",
-    "cluster_bootstrap",
     "cluster_mean",
     "cluster_rate",
     "markdown_table",
@@ -89,27 +87,6 @@ def rate(name: str, outcomes: Iterable[bool], chance: float | None = None) -> Sc
     return Score(name, correct, total, *wilson_interval(correct, total), chance)
 
 
-def cluster_bootstrap(
-    name: str, clusters: Mapping[str, Sequence[bool]], chance: float | None = None, *, draws: int = 2000, seed: int = 0
-) -> Score:
-    """Score of answers that hang together, such as those about one video: whole clusters are drawn again.
-
-    Raises:
-        ValueError: with fewer than two clusters, which say nothing about how clusters differ.
-    """
-    groups = [(sum(map(bool, outcomes)), len(outcomes)) for outcomes in clusters.values() if outcomes]
-    if len(groups) < 2:
-        raise ValueError(f"a bootstrap over clusters needs at least two clusters with answers, got {len(groups)}")
-    rng = Random(seed)
-    shares = []
-    for _ in range(draws):
-        drawn = rng.choices(groups, k=len(groups))
-        shares.append(sum(correct for correct, _ in drawn) / sum(total for _, total in drawn))
-    shares.sort()
-    low, high = shares[int(0.025 * draws)], shares[min(math.ceil(0.975 * draws), draws - 1)]
-    return Score(name, sum(correct for correct, _ in groups), sum(total for _, total in groups), low, high, chance)
-
-
 def cluster_rate(name: str, clusters: Mapping[str, Sequence[bool]], chance: float | None = None) -> Score:
     """Score of right and wrong answers that hang together, such as those about one video.
 
@@ -151,7 +128,8 @@ def markdown_table(scores: Iterable[Score | Mean], first: str = "measure") -> st
     for score in scores:
         chance = "–" if score.chance is None else f"{score.chance:.3f}"
         value = "–" if not score.total else f"{score.value:.3f}"
-        lines.append(f"| {score.name} | {value} | {score.low:.3f}–{score.high:.3f} | {chance} | {score.total} |")
+        interval = f"{score.low:.3f}–{score.high:.3f}" if math.isfinite(score.high - score.low) else "–"
+        lines.append(f"| {score.name} | {value} | {interval} | {chance} | {score.total} |")
     return "\n".join(lines)
 
 

@@ -1,0 +1,144 @@
+"""The bundled nano put through whole benchmarks, as a user would: rendered clips, one process killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from small_benchmarks import MVBENCH_TASKS, mvbench
+
+from videochat_tools.cli import main
+from videochat_tools.errors import BenchmarkError, ContextTooLongError
+from videochat_tools.evaluation.benchmarks import load_benchmark
+from videochat_tools.evaluation.benchmarks.models import Models, VideoChatUnderTest
+from videochat_tools.evaluation.benchmarks.needle import NeedleInHaystack
+from videochat_tools.evaluation.benchmarks.runner import run_benchmark
+from videochat_tools.models.videochat2.prompts import ChoicePrompt
+from videochat_tools.training.world.long_video import holds
+from videochat_tools.training.world.sample import render_sample
+
+ROOT = Path(__file__).resolve().parents[3]
+NANO = ROOT / "videochat_tools" / "models" / "nano" / "chat"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (NANO / "config.json").is_file(), reason="no nano weights in this tree yet"),
+]
+
+
+def test_a_killed_run_of_mvbench_goes_on(
+    tmp_path: Path, write_video: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = mvbench(tmp_path / "data", write_video, each=1)
+    tasks = [argument for task in MVBENCH_TASKS for argument in ("--task", task)]
+    arguments = ["eval", "mvbench", "--data", str(data), "--output", str(tmp_path / "out"), *tasks]
+    log = tmp_path / "out" / "items.jsonl"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-m", "videochat_tools", *arguments], env=environment)
+    while process.poll() is None and not (log.is_file() and log.read_bytes().count(b"\n")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = log.read_bytes()
+    whole = before[: before.rfind(b"\n") + 1]
+    assert whole
+    with pytest.raises(SystemExit) as exit_:
+        main([*arguments, "--json"])
+    assert not exit_.value.code
+    result = json.loads(capsys.readouterr().out)
+    assert log.read_bytes().startswith(whole), "what was measured before is kept"
+    assert result["counts"] == {"answered": 4, "missing": 1}
+    assert result["model"] == "nano"
+    assert {name: score["total"] for name, score in result["scores"]["strict, by task"].items()} == {
+        "action_count": 1, "action_sequence": 1, "moving_attribute": 2, "episodic_reasoning": 1
+    }  # fmt: skip
+    assert result["scores"]["official"]["all"]["total"] == 5
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert all(line["prediction"].startswith("(") for line in lines if line["status"] == "answered")
+
+
+def test_the_model_is_asked_in_the_words_of_the_notebooks() -> None:
+    """Prompt of MVBench: what reaches the tokenizer is what the released notebooks build for vicuna."""
+    model = VideoChatUnderTest()
+    prompt = ChoicePrompt()
+    network = model._engine.network
+    question = "Question: Which?\nOptions:\n(A) x\n(B) y"
+    messages = prompt.messages(network.processor.template, question)
+    rendered = network.processor.render_chat(messages, system=prompt.system, answer_start=prompt.answer_start)
+    assert rendered == (
+        f"{prompt.system}###Human: <Video><VideoHere></Video>\n###Human: {prompt.system}{question}"
+        "\nOnly give the best option.\n###Assistant: Best option:("
+    )
+
+
+def test_a_video_and_its_subtitles_change_the_answer_only_where_they_are_given() -> None:
+    import numpy as np
+
+    model = VideoChatUnderTest()
+    prompt = ChoicePrompt(system="", question_end="", answer_start="", return_start="")
+    question = "what is said?"
+    frames = np.zeros((model.num_frames, 64, 64, 3), np.uint8)
+    told = 'They say: "the harbour opens at nine on monday"\n'
+    answers = {
+        (shown, before): model.answer(prompt, question, frames if shown else None, before=before, max_tokens=8)
+        for shown in (True, False)
+        for before in ("", told)
+    }
+    assert answers[True, ""] == model.answer(prompt, question, frames, max_tokens=8)
+    assert answers[True, told] != answers[True, ""]
+    model.answer(prompt, question, frames, before=told * 400, max_tokens=8)  # thinned out until it fits
+    with pytest.raises(ContextTooLongError):
+        model.answer(prompt, question * 400, frames, max_tokens=8)
+
+
+@pytest.mark.parametrize("name", ["needle", "needle-near"])
+def test_needles_are_found_in_a_haystack_of_minutes(name: str, tmp_path: Path) -> None:
+    def benchmark() -> NeedleInHaystack:
+        return load_benchmark(name, hours=0.05, minutes=2.0, needles=4)  # type: ignore[return-value]
+
+    first, models = benchmark(), Models()
+    result = run_benchmark(first, tmp_path / "out", models)
+    hay = first._library.haystack
+    assert 180 <= hay.duration < 190
+    assert not any(holds(question, scene) for _, question in first._asked for scene in hay.scenes)
+    if name == "needle":
+        shown = {(thing.colour, thing.shape) for scene in hay.scenes for thing in scene.things}
+        assert not shown & first._pairs
+    assert result.facts["decoded"].startswith("2.0 minutes of H.264")
+    assert f"{len(hay.scenes)} rendered scenes" in result.facts["never encoded or decoded"]
+    found = {score.name: score for score in result.sections["needles"]}
+    assert found["found @5"].correct >= 2, "by an encoder with a recall above 0.9"  # type: ignore[union-attr]
+    kept = sorted((tmp_path / "out" / "haystack").iterdir())
+    times = [path.stat().st_mtime_ns for path in kept]
+    again = run_benchmark(benchmark(), tmp_path / "out", models)
+    assert [path.stat().st_mtime_ns for path in kept] == times
+    assert again.sections == result.sections
+
+
+def test_too_few_minutes_for_a_needle() -> None:
+    with pytest.raises(BenchmarkError, match="render more minutes"):
+        assert not load_benchmark("needle", minutes=0.05).items
+
+
+def test_controls_of_needles_only_answer(tmp_path: Path) -> None:
+    for control in ("uniform", "text-only"):
+        benchmark = load_benchmark("needle", hours=0.01, minutes=3.0, needles=2)
+        result = run_benchmark(benchmark, tmp_path / control, Models(), control=control)
+        assert set(result.sections) == {"answers"}
+        assert result.counts == {"answered": 2}
+
+
+def test_citations_of_a_sample_video(tmp_path: Path) -> None:
+    render_sample(tmp_path / "data" / "sample.mp4", minutes=0.5, seed=3)
+    benchmark = load_benchmark("citations", tmp_path / "data")
+    result = run_benchmark(benchmark, tmp_path / "out", Models(), limit=8)
+    assert result.counts == {"answered": 8}
+    by_name = {score.name: score for scores in result.sections.values() for score in scores}
+    recall = by_name["recall: questions whose moment is cited"]
+    assert recall.correct > 0  # type: ignore[union-attr]

@@ -1,0 +1,114 @@
+"""``videochat eval``: a model on a public benchmark, with a log that a stopped run goes on from."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from videochat_tools.cli.options import Json
+from videochat_tools.evaluation.benchmarks import BENCHMARKS, RENDERED, load_benchmark
+
+__all__ = ["evaluate"]
+
+RESULTS = Path("videochat-eval")
+
+
+class Control(StrEnum):
+    """What a model is shown in place of the video."""
+
+    none = "none"
+    blank = "blank"
+    text_only = "text-only"
+    uniform = "uniform"
+
+
+def _known(name: str) -> str:
+    if name not in BENCHMARKS:
+        raise typer.BadParameter(f"no benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}")
+    return name
+
+
+def evaluate(
+    benchmark: Annotated[
+        str, typer.Argument(metavar="BENCH", callback=_known, help=f"One of {', '.join(BENCHMARKS)}.")
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Its files, as published; `needle` needs none."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Folder or hub id of the chat model; of the video encoder where a benchmark asks no chat model. "
+            "Default: the bundled nano.",
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Folder of the video encoder, where a benchmark asks both.")
+    ] = None,
+    control: Annotated[
+        Control, typer.Option(help="Show a black video, no video, or frames spread over all of it.")
+    ] = Control.none,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only so many questions, spread evenly over all.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where log and results go. Default: videochat-eval/BENCH-MODEL-CONTROL."),
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(metavar="TASK", help="mvbench: only this task. Can be repeated.")
+    ] = None,
+    hours: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="H", help="needle: how long the haystack is. Default: 1."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure a model on a public benchmark, and print tables with 95 % intervals, clustered by video.
+
+    No benchmark's data comes with this program: docs/evaluation.md says where each one's files go. A run that was
+    stopped goes on where it was when it is started again with the same --output. Videos that are missing count as
+    wrong answers, and are told; they are tried again by the next run.
+
+    \b
+    Examples:
+      videochat eval mvbench --data MVBench --model ./videochat2-mistral
+      videochat eval mvbench --data MVBench --model ./videochat2-mistral --control text-only
+      videochat eval needle --hours 10 --json
+    """
+    from tqdm import tqdm
+
+    from videochat_tools.evaluation.benchmarks.models import Models
+    from videochat_tools.evaluation.benchmarks.runner import run_benchmark
+
+    options = _options(benchmark, task, hours)
+    if data is None and benchmark not in RENDERED:
+        raise typer.BadParameter(f"{benchmark} needs the folder of its files", param_hint="--data")
+    chosen = load_benchmark(benchmark, data, **options)
+    only_encoder = chosen.uses == ("encoder",)
+    models = Models(None if only_encoder else model, encoder or (model if only_encoder else None), device)
+    folder = output or RESULTS / f"{benchmark}-{Path(model).name if model else 'nano'}-{control.value}"
+    with tqdm(unit="question", disable=None, leave=False) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        result = run_benchmark(chosen, folder, models, limit=limit, control=control.value, progress=show)
+    typer.echo(result.json if as_json else result.markdown.rstrip())
+    typer.echo(f"log and results: {folder}", err=True)
+
+
+def _options(benchmark: str, task: list[str] | None, hours: float | None) -> dict[str, Any]:
+    """The options of one benchmark; an option of another one is a wrong usage."""
+    if task and benchmark != "mvbench":
+        raise typer.BadParameter("only mvbench has tasks to choose from", param_hint="--task")
+    if hours is not None and benchmark not in RENDERED:
+        raise typer.BadParameter(f"only {' and '.join(RENDERED)} have a haystack", param_hint="--hours")
+    return ({"tasks": tuple(task)} if task else {}) | ({"hours": hours} if hours is not None else {})

@@ -6,7 +6,8 @@ Read here, decoded elsewhere: a :class:`Visual` only says where a video or pictu
 block                  accepted forms
 =====================  ============================================================================
 text                   ``"…"``, ``{"type": "text", "text": …}``
-video, image           ``url`` (``file://``, plain path, ``data:``), ``base64`` with ``mime_type``, ``file_id``
+video, image           ``url`` (``file://``, plain path, ``data:``, ``http(s)://`` where allowed), ``base64`` with
+                       ``mime_type``, ``file_id``
 older forms            ``image_url``, ``video_url``, ``media``, ``source_type``, ``file`` with a video or image type
 ``extras`` of a video  ``start``, ``end`` (seconds), ``num_frames``, ``caption`` (words beside the clip)
 =====================  ============================================================================
@@ -17,8 +18,9 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import string
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -28,7 +30,9 @@ from langchain_core.messages.content import KNOWN_BLOCK_TYPES
 
 from videochat_tools.context import neutral_text
 from videochat_tools.errors import UnsupportedContentError
-from videochat_tools.types import TimeSpan, parse_media_fragment, uri_to_path
+from videochat_tools.remote_media import RemoteHosts, check_host
+from videochat_tools.tool_calling import call_text
+from videochat_tools.types import parse_media_fragment, uri_to_path
 
 Role = Literal["system", "human", "assistant"]
 
@@ -37,11 +41,13 @@ _ALLOWED = "text, image and video blocks (by url, base64 or file_id)"
 
 @dataclass(frozen=True, slots=True)
 class Visual:
-    """One video or picture of a conversation. Exactly one of ``path``, ``data`` and ``file_id`` is set."""
+    """One video or picture of a conversation. Exactly one of ``path``, ``data``, ``url`` and ``file_id`` is set."""
 
     kind: Literal["video", "image"]
     path: Path | None = None
     data: bytes | None = field(default=None, repr=False)
+    url: str | None = None  # http(s), where that was allowed
+    hosts: RemoteHosts = False  # where it may be fetched from
     file_id: str | None = None  # name of a library segment, answered from its cached clip tokens
     start: float | None = None  # seconds; None = from the first frame
     end: float | None = None  # seconds; None = to the last frame
@@ -58,28 +64,37 @@ class Turn:
     visuals: tuple[Visual, ...] = ()
 
 
-def read_messages(messages: Sequence[BaseMessage]) -> list[Turn]:
+def read_messages(messages: Sequence[BaseMessage], *, remote: RemoteHosts = False) -> list[Turn]:
     """Turn messages into turns, in order.
+
+    Args:
+        messages: the conversation.
+        remote: whether videos and pictures may be fetched by http(s): from nowhere, from everywhere (True), or from
+            the hosts that are named.
 
     Raises:
         UnsupportedContentError: for an empty conversation, or a block that the model cannot take.
     """
-    turns = [_turn(message) for message in messages]
+    turns = [_turn(message, remote) for message in messages]
     if not any(turn.role == "human" for turn in turns):
         raise UnsupportedContentError("the conversation holds no human message; add a HumanMessage with a question")
     return turns
 
 
-def _turn(message: BaseMessage) -> Turn:
+def _turn(message: BaseMessage, remote: RemoteHosts) -> Turn:
     texts: list[str] = []
     visuals: list[Visual] = []
     for block in _blocks(message):
         if block["type"] == "text":
             texts.append(str(block.get("text", "")))
         elif block["type"] in ("image", "video"):
-            visuals.append(_visual(block))
+            visuals.append(_visual(block, remote))
         elif block["type"] not in _SILENT:
             raise UnsupportedContentError(f"cannot take a {block['type']!r} block; allowed are {_ALLOWED}")
+    if isinstance(message, AIMessage):  # as the model wrote them
+        texts += [call_text(call["name"], call["args"]) for call in message.tool_calls]
+    if isinstance(message, ToolMessage) and message.name:
+        texts.insert(0, f"{message.name} {'failed' if message.status == 'error' else 'returned'}:")
     role = _role(message)
     if visuals and role != "human":
         raise UnsupportedContentError(
@@ -88,7 +103,8 @@ def _turn(message: BaseMessage) -> Turn:
     return Turn(role, neutral_text("\n".join(text for text in texts if text)).strip(), tuple(visuals))
 
 
-_SILENT = {"reasoning", "tool_call", "tool_call_chunk", "invalid_tool_call"}  # of other models; not said aloud
+# Of other models: their thoughts, and their calls, which stand in `tool_calls` as well.
+_SILENT = {"reasoning", "tool_call", "tool_call_chunk", "invalid_tool_call", "tool_use", "function_call"}
 
 
 def _role(message: BaseMessage) -> Role:
@@ -154,7 +170,7 @@ def _kind_of(mime_type: object) -> str:
     return main if main in ("video", "image") else str(mime_type or "file")
 
 
-def _visual(block: dict[str, Any]) -> Visual:
+def _visual(block: dict[str, Any], remote: RemoteHosts) -> Visual:
     kind = block["type"]
     extras = block.get("extras") or {}
     options = {key: extras.get(key, block.get(key)) for key in ("start", "end", "num_frames", "caption")}
@@ -162,43 +178,44 @@ def _visual(block: dict[str, Any]) -> Visual:
     num_frames = options["num_frames"]
     if num_frames is not None and (not isinstance(num_frames, int) or isinstance(num_frames, bool) or num_frames < 1):
         raise UnsupportedContentError(f"num_frames must be a whole number of at least 1, got {num_frames!r}")
-    path, data, file_id = None, None, None
+    where = Visual(kind)
     if block.get("file_id"):
-        file_id = str(block["file_id"])
+        where = Visual(kind, file_id=str(block["file_id"]))
     elif block.get("base64"):
         if not block.get("mime_type"):
             raise UnsupportedContentError(f"a base64 {kind} block needs its mime_type, such as {_EXAMPLE_MIME[kind]}")
-        data = _decode(block["base64"])
+        where = Visual(kind, data=_decode(block["base64"]))
     elif block.get("url"):
-        path, data, named = _from_url(str(block["url"]), kind)
-        if named is not None and span == (None, None):
-            span = (named.start, named.end)
+        where = _from_url(str(block["url"]), kind, remote)
+        if span == (None, None):
+            span = (where.start, where.end)
     else:
         raise UnsupportedContentError(f"a {kind} block needs one of url, base64 (with mime_type) and file_id")
     if None not in span and not span[1] > span[0]:  # type: ignore[operator]
         raise UnsupportedContentError(f"a clip needs start < end, got start={span[0]}, end={span[1]}")
-    return Visual(kind, path, data, file_id, span[0], span[1], num_frames, neutral_text(str(options["caption"] or "")))
+    caption = neutral_text(str(options["caption"] or ""))
+    return replace(where, start=span[0], end=span[1], num_frames=num_frames, caption=caption)
 
 
 _EXAMPLE_MIME = {"video": "video/mp4", "image": "image/png"}
 
 
-def _from_url(url: str, kind: str) -> tuple[Path | None, bytes | None, TimeSpan | None]:
-    """Local path or inline bytes of a URL; a media fragment (``#t=42,51``) names the part that is meant."""
+def _from_url(url: str, kind: Literal["video", "image"], remote: RemoteHosts) -> Visual:
+    """Where a URL points; a media fragment (``#t=42,51``) names the part that is meant."""
     scheme = urlsplit(url).scheme.lower()
     if scheme == "data":
         head, _, body = url.partition(",")
-        return None, _decode(body) if head.endswith(";base64") else unquote_to_bytes(body), None
-    if scheme in ("http", "https"):
-        raise UnsupportedContentError(
-            f"remote files are not fetched, got {url}; download the {kind} and pass its path or file:// URL"
-        )
-    if scheme not in ("", "file") and len(scheme) > 1:  # one letter: a Windows drive
+        return Visual(kind, data=_decode(body) if head.endswith(";base64") else unquote_to_bytes(body))
+    if scheme not in ("", "file", "http", "https") and len(scheme) > 1:  # one letter: a Windows drive
         raise UnsupportedContentError(f"cannot open a {scheme}: URL ({url}); pass a path, a file:// URL or base64")
-    if scheme != "file" and Path(url).exists():  # a plain path may hold '#' itself
-        return Path(url), None, None
+    if scheme in ("", *string.ascii_lowercase) and Path(url).exists():  # a plain path may hold '#' itself
+        return Visual(kind, Path(url))
     source, span = parse_media_fragment(url)
-    return uri_to_path(source), None, span
+    start, end = (None, None) if span is None else (span.start, span.end)
+    if scheme in ("http", "https"):
+        check_host(source, remote)
+        return Visual(kind, url=source, hosts=remote, start=start, end=end)
+    return Visual(kind, uri_to_path(source), start=start, end=end)
 
 
 def _decode(text: object) -> bytes:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -22,7 +23,9 @@ from videochat_tools.errors import ModelLoadError, UnsupportedContentError
 
 if TYPE_CHECKING:
     from videochat_tools.content import Turn, Visual
-    from videochat_tools.generation import ChatNetwork, Reply
+    from videochat_tools.generation import ChatNetwork
+    from videochat_tools.reply import Reply
+    from videochat_tools.tool_calling import ReplyForm
 
 ClipTokens = npt.NDArray[np.float16]
 """[queries, width]: the Q-Former's output rows for one clip, all that a reply needs of it; an HD clip has
@@ -30,20 +33,38 @@ ClipTokens = npt.NDArray[np.float16]
 ClipSource = Callable[[str], ClipTokens]
 """Gives the cached clip tokens of a library segment by its name."""
 
+Watched = tuple[ClipTokens, tuple[float, ...]]
+"""Clip tokens, and the seconds at which the frames stand in their video."""
+
 BUNDLED = Path(__file__).parent / "models" / "nano" / "chat"
 GROUNDING_FILE = "grounding.json"  # {"max_clips": n}: how many clips the model was trained to compare
 DEFAULT_MAX_CLIPS = 4
+MAX_WATCHED = 64  # clips whose tokens stay at hand; 96 rows of width 768 are 0.15 MB
 
 
 @dataclass(frozen=True, slots=True)
 class ReplySettings:
-    """How a reply is made. ``temperature`` 0 is greedy; ``seed`` and ``top_p`` matter only above it."""
+    """How a reply is made.
+
+    Attributes:
+        max_tokens: longest reply.
+        temperature: 0 is greedy; ``seed`` and ``top_p`` matter only above it.
+        top_p: draw only from the likeliest tokens that together have this probability.
+        seed: makes what is drawn reproducible.
+        stop: the reply ends before the first of these strings.
+        answer_start: first words of the reply, which the model goes on from.
+        reuse: take over what was run for earlier turns, and keep this one for later ones.
+        form: what the reply may be, a call of a tool for one; None leaves it to the model.
+    """
 
     max_tokens: int = 200
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    answer_start: str | None = None
+    reuse: bool = True
+    form: ReplyForm | None = None
 
 
 def model_folder(model: str | Path | None, *, download: bool = True) -> Path:
@@ -77,7 +98,7 @@ def model_folder(model: str | Path | None, *, download: bool = True) -> Path:
 
 def context_tokens(model: str | Path | None) -> int | None:
     """Prompt and reply together, as written in the model's config.json; ``None`` where it leaves that to a default."""
-    config = _read_json(model_folder(model, download=False) / "config.json")
+    config = read_json(model_folder(model, download=False) / "config.json")
     tokens = config.get("text_config", {}).get("max_position_embeddings")
     return None if tokens is None else int(tokens)
 
@@ -95,6 +116,7 @@ class ChatEngine:
         self.device = device
         self._lock = threading.Lock()
         self._network: ChatNetwork | None = None
+        self._watched: OrderedDict[Hashable, Watched] = OrderedDict()
 
     @cached_property
     def folder(self) -> Path:
@@ -114,7 +136,7 @@ class ChatEngine:
     @cached_property
     def fingerprint(self) -> str:
         """Changes whenever the same clip would become other clip tokens; the language model has no part in it."""
-        config = _read_json(self.folder / "config.json")
+        config = read_json(self.folder / "config.json")
         shape = {key: config.get(key) for key in ("vision_config", "qformer_config", "vision_layer_norm_eps", "family")}
         digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
         for path in (self.folder / "processor_config.json", *sorted((self.folder / "qformer_tokenizer").glob("*"))):
@@ -129,7 +151,7 @@ class ChatEngine:
     def max_clips(self) -> int:
         """How many clips the model was trained to compare in one question."""
         path = self.folder / GROUNDING_FILE
-        return int(_read_json(path)["max_clips"]) if path.is_file() else DEFAULT_MAX_CLIPS
+        return int(read_json(path)["max_clips"]) if path.is_file() else DEFAULT_MAX_CLIPS
 
     @property
     def num_frames(self) -> int:
@@ -178,19 +200,34 @@ class ChatEngine:
     def _look_at(self, visual: Visual, clip_source: ClipSource | None) -> tuple[Visual, ClipTokens]:
         """The clip tokens of a visual, and the visual with the words that the model is used to find beside it."""
         if visual.file_id is None:
-            from videochat_tools.visuals import read_clip
-
-            network = self.network
-            frames, seconds = read_clip(visual, self.num_frames, None if network.tiled else self.frame_size)
-            if network.timestamps and seconds and not visual.caption:
-                visual = replace(visual, caption=network.timestamp_message(seconds))
-            return visual, network.watch(frames[None], image=visual.kind == "image")[0]
+            tokens, seconds = self._watch_once(visual)
+            if self.network.timestamps and seconds and not visual.caption:
+                visual = replace(visual, caption=self.network.timestamp_message(seconds))
+            return visual, tokens
         if clip_source is None:
             raise UnsupportedContentError(
                 f"file_id {visual.file_id} names a library segment, but this model is tied to no library; "
                 "pass clip_source=library.clip_source to ChatVideoChat, or give the video by url"
             )
         return visual, clip_source(visual.file_id)
+
+    def _watch_once(self, visual: Visual) -> Watched:
+        """Clip tokens of a visual that is no library segment; a later turn about it decodes nothing again."""
+        from videochat_tools.visuals import read_clip, visual_identity
+
+        identity = visual_identity(visual)
+        with self._lock:
+            if identity in self._watched:
+                self._watched.move_to_end(identity)
+                return self._watched[identity]
+        network = self.network
+        frames, seconds = read_clip(visual, network.num_frames, None if network.tiled else network.frame_size)
+        watched = network.watch(frames[None], image=visual.kind == "image")[0], seconds
+        with self._lock:
+            self._watched[identity] = watched
+            while len(self._watched) > MAX_WATCHED:
+                self._watched.popitem(last=False)
+        return watched
 
 
 def load_engine(model: str | Path | None = None, device: str = "auto") -> ChatEngine:
@@ -222,7 +259,8 @@ def _tensors_before_the_language_model(path: Path) -> Iterator[bytes]:
             yield file.read(end - begin)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model. Raises ModelLoadError when there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
+from videochat_tools.constrained import Guide, Vocabulary
 from videochat_tools.content import Turn
-from videochat_tools.engine import ClipTokens, ReplySettings
+from videochat_tools.engine import ClipTokens, ReplySettings, read_json
 from videochat_tools.errors import ContextTooLongError, ModelLoadError
 from videochat_tools.models.frame_sampling import timestamp_message
 from videochat_tools.models.modeling_chat import ClipChatModel
 from videochat_tools.models.videochat2 import VideoChat2Processor
 from videochat_tools.models.videochat2.prompts import Message
+from videochat_tools.prefix_cache import PositionRule, PrefixCache, prompt_places
+from videochat_tools.reply import Prompt, Reply
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +38,7 @@ class ChatNetwork:
 
     def __init__(self, folder: Path, device: str) -> None:
         self.device = _device(device)
-        # Half precision is slow or missing on CPUs; there everything runs in single precision.
-        dtype = torch.float32 if self.device.type == "cpu" else "auto"
-        self.model = _load(folder, dtype).to(self.device).eval()
+        self.model = _load(folder, self.device).to(self.device).eval()
         self.processor: VideoChat2Processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
         config = self.model.config
         self.num_frames: int = config.vision_config.num_frames
@@ -51,11 +55,22 @@ class ChatNetwork:
         single = {sequence[0] for sequence in self.processor.stop_sequences if len(sequence) == 1}
         self.stop_ids = frozenset({*single, tokenizer.eos_token_id} - {None})
         self.stop_texts = self.processor.template.stop_texts
+        rule = PositionRule.of(config.text_config)
+        self.prefix_cache = PrefixCache(rule)
+        # Frequencies that change with the length are state of the network: one step at a time.
+        self.running: Any = nullcontext() if rule == PositionRule() else threading.Lock()
         logger.info("loaded %s on %s", folder, self.device)
+        if not rule.reusable:
+            logger.info("%s: the keys of this language model cannot be used again; every turn runs it all", folder)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer, as forms of replies need it; half a second for a vocabulary of 32,000."""
+        return Vocabulary(self.tokenizer)
 
     def token_ids(self, text: str) -> list[int]:
         """Ids of a piece of text in the middle of a prompt."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
     def text(self, ids: Sequence[int]) -> str:
@@ -94,13 +109,15 @@ class ChatNetwork:
             clip_tokens: those of all its visuals, in order, [views * queries, width] each.
             settings: how to reply.
         """
-        return self.continue_prompt(render_turns(turns, self.processor), clip_tokens, settings)
+        prompt = render_turns(turns, self.processor, answer_start=settings.answer_start)
+        return self.continue_prompt(prompt, clip_tokens, settings)
 
     def continue_prompt(self, prompt: str, clip_tokens: Sequence[ClipTokens], settings: ReplySettings) -> Reply:
         """As :meth:`reply`, of a prompt that stands in the model's template already, with a place for each clip.
 
         Raises:
             ContextTooLongError: The prompt does not fit the model.
+            UnsupportedSchemaError: The form of the reply cannot be kept.
         """
         views = [len(tokens) // self.tokens_per_view for tokens in clip_tokens]
         ids, visual_mask = self.processor.tokenize_prompt(prompt, views)
@@ -109,15 +126,14 @@ class ChatNetwork:
                 f"the conversation has {len(ids)} tokens with its clips, but the model takes {self.context_tokens} "
                 "together with the reply; drop earlier turns or clips"
             )
-        with torch.inference_mode():
-            tokens = torch.from_numpy(np.concatenate(clip_tokens)[None]).to(self.device) if clip_tokens else None
-            mask = torch.tensor([visual_mask], device=self.device) if clip_tokens else None
-            embeds = self.model.embed_prompt(torch.tensor([ids], device=self.device), mask, tokens)
+        rows = torch.from_numpy(np.concatenate(clip_tokens)[None]) if clip_tokens else None
         room = min(settings.max_tokens, self.context_tokens - len(ids))
-        return Reply(self, embeds, sum(visual_mask), settings, room)
+        guide = None if settings.form is None else Guide(self.vocabulary, settings.form, room, self.stop_ids)
+        parts = Prompt(ids, visual_mask, rows, prompt_places(ids, visual_mask, clip_tokens))
+        return Reply(self, parts, settings, room, guide)
 
 
-def render_turns(turns: Sequence[Turn], processor: VideoChat2Processor) -> str:
+def render_turns(turns: Sequence[Turn], processor: VideoChat2Processor, *, answer_start: str | None = None) -> str:
     """A conversation in the model's own template, ending where the reply begins.
 
     The clips of one turn share a message where the template writes one clip a line (vicuna, the nano), have a message
@@ -144,73 +160,15 @@ def render_turns(turns: Sequence[Turn], processor: VideoChat2Processor) -> str:
             waiting = ""
     if waiting:
         messages.append(("human", waiting))
-    return processor.render_chat(messages, system="\n".join(turn.text for turn in turns if turn.role == "system"))
+    system = "\n".join(turn.text for turn in turns if turn.role == "system")
+    return processor.render_chat(messages, system=system, answer_start=answer_start)
 
 
-class Reply:
-    """A reply in the making. Iterate once for its pieces; afterwards the counts are final.
-
-    Attributes:
-        input_tokens: tokens of the prompt, those of clips included.
-        video_tokens: how many of them are clip tokens.
-        output_tokens: tokens made, those of a stop sequence included.
-        finish_reason: ``"stop"`` when the model or a stop sequence ended it, ``"length"`` at the limit of tokens.
-    """
-
-    def __init__(
-        self, network: ChatNetwork, embeds: Tensor, video_tokens: int, settings: ReplySettings, room: int
-    ) -> None:
-        self.input_tokens = embeds.shape[1]
-        self.video_tokens = video_tokens
-        self.output_tokens = 0
-        self.finish_reason = "length"
-        self._network = network
-        self._embeds = embeds
-        self._settings = settings
-        self._room = room
-
-    def __iter__(self) -> Iterator[str]:
-        stops = (*self._network.stop_texts, *self._settings.stop)
-        made: list[int] = []
-        shown = ""
-        for token in self._tokens():
-            self.output_tokens += 1
-            if token in self._network.stop_ids:
-                self.finish_reason = "stop"
-                break
-            made.append(token)
-            text = self._network.text(made)
-            cut = min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)
-            if cut is not None:
-                self.finish_reason = "stop"
-                yield from _new(text[:cut].strip(), shown)
-                return
-            sure = text[: len(text) - _unsure(text, stops)].strip()
-            yield from _new(sure, shown)
-            shown = max(shown, sure, key=len)
-        yield from _new(self._network.text(made).strip(), shown)
-
-    def _tokens(self) -> Iterator[int]:
-        """Ids one by one, each drawn after the one before it was run."""
-        settings = self._settings
-        generator = torch.Generator(device=self._embeds.device)
-        if settings.temperature > 0:
-            if settings.seed is None:
-                generator.seed()
-            else:
-                generator.manual_seed(settings.seed)
-        cache, step = None, {"inputs_embeds": self._embeds}
-        for _ in range(self._room):
-            with torch.inference_mode():
-                output = self._network.model(**step, past_key_values=cache, use_cache=True, logits_to_keep=1)
-                token = _pick(output.logits[0, -1].float(), settings, generator)
-            yield token
-            cache = output.past_key_values
-            step = {"input_ids": torch.tensor([[token]], device=self._embeds.device)}
-
-
-def _load(folder: Path, dtype: torch.dtype | str) -> ClipChatModel:
+def _load(folder: Path, device: torch.device) -> ClipChatModel:
     """The network, with every weight from the files.
+
+    Everything runs in single precision, as in the reference, but for a language model that was saved in half precision:
+    on a GPU it stays so. On CPUs half precision is slow or missing.
 
     Raises:
         ModelLoadError: the files cannot be read, or would leave weights as they were drawn.
@@ -219,7 +177,7 @@ def _load(folder: Path, dtype: torch.dtype | str) -> ClipChatModel:
     transformers_logging.disable_progress_bar()  # a model of a second's loading needs none
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, output_loading_info=True
+            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -235,29 +193,18 @@ def _load(folder: Path, dtype: torch.dtype | str) -> ClipChatModel:
             "convert the original checkpoint with: videochat convert"
         )
     loaded: ClipChatModel = model
+    if device.type != "cpu" and (half := language_dtype(folder)) is not None:
+        loaded.language_model.to(half)
     return loaded
 
 
-def _new(text: str, shown: str) -> Iterator[str]:
-    if len(text) > len(shown):
-        yield text[len(shown) :]
+def language_dtype(folder: Path) -> torch.dtype | None:
+    """The half precision that a model's config.json records for its language model; None where it records none."""
+    recorded = read_json(folder / "config.json").get("text_config", {})
+    return _HALVES.get(str(recorded.get("dtype") or recorded.get("torch_dtype")))
 
 
-def _unsure(text: str, stops: Sequence[str]) -> int:
-    """How many last characters must wait: they may begin a stop sequence, or be half of a character."""
-    broken = len(text) - len(text.rstrip("\ufffd"))
-    begun = (n for stop in stops for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n]))
-    return max(broken, max(begun, default=0))
-
-
-def _pick(logits: Tensor, settings: ReplySettings, generator: torch.Generator) -> int:
-    """The next id from logits [vocabulary]."""
-    if settings.temperature == 0:
-        return int(logits.argmax())
-    chances, ids = (logits / settings.temperature).softmax(-1).sort(descending=True)
-    # Dropped are ids that only come after `top_p` is already reached; the likeliest always stays.
-    chances = chances.masked_fill(chances.cumsum(-1) - chances >= settings.top_p, 0.0)
-    return int(ids[torch.multinomial(chances, 1, generator=generator)])
+_HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def _device(name: str) -> torch.device:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import tempfile
+from collections.abc import Hashable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ import numpy.typing as npt
 
 from videochat_tools.content import Visual
 from videochat_tools.errors import MediaNotFoundError, UnreadableMediaError, UnsupportedContentError
+from videochat_tools.remote_media import fetch
 from videochat_tools.types import TimeSpan
 
 logger = logging.getLogger(__name__)
@@ -27,7 +31,7 @@ def read_clip(
     T is 1 for a picture, which stands nowhere.
 
     Args:
-        visual: by path or by its bytes.
+        visual: by path, by its bytes or by its address.
         num_frames: frames of a video where the visual does not ask for another number, spread evenly.
         frame_size: side of the square that the model sees, in pixels; videos come in this size already, cut out and
             scaled as a library does it, so that the same clip looks the same from either side. None leaves them as
@@ -35,8 +39,10 @@ def read_clip(
 
     Raises:
         MediaError: the file is missing, damaged or of another kind.
-        UnsupportedContentError: the asked-for part lies outside the video.
+        UnsupportedContentError: the asked-for part lies outside the video, or a remote file is too large.
     """
+    if visual.url is not None:
+        visual = replace(visual, url=None, data=fetch(visual.url, visual.hosts))
     if visual.kind == "image":
         return _read_image(visual)[None], ()
     if visual.path is not None:
@@ -46,6 +52,26 @@ def read_clip(
         path = Path(folder) / "inline"
         path.write_bytes(visual.data or b"")
         return _read_video(path, visual, num_frames, frame_size)
+
+
+def visual_identity(visual: Visual) -> Hashable:
+    """What tells a visual from others: equal only where the same pictures would be read again.
+
+    A file that was written to is another one. A remote one is not asked again whether it has changed.
+
+    Raises:
+        MediaNotFoundError: there is no such file.
+    """
+    source: Hashable = visual.url
+    if visual.data is not None:
+        source = hashlib.blake2b(visual.data, digest_size=16).digest()
+    elif visual.path is not None:
+        try:
+            state = visual.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise MediaNotFoundError(f"no such file: {visual.path}; check the name and the folder") from None
+        source = (visual.path.resolve(), state.st_ino, state.st_size, state.st_mtime_ns)
+    return visual.kind, source, visual.start, visual.end, visual.num_frames
 
 
 def _read_video(

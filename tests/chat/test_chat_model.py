@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from langchain_core.caches import InMemoryCache
+from langchain_core.language_models import BaseChatModel, GenericFakeChatModel
+from langchain_core.load import dumpd, load
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.messages.content import create_image_block, create_video_block
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.rate_limiters import BaseRateLimiter
 from PIL import Image
 from pydantic import ValidationError
 from tiny_model import make_tiny_chat_model
@@ -43,14 +51,17 @@ def ask(block: dict[str, Any] | None, question: str = "what is it?") -> list[Bas
     return [HumanMessage([*([] if block is None else [block]), {"type": "text", "text": question}])]
 
 
+def video_tokens(message: BaseMessage) -> int:
+    assert isinstance(message, AIMessage) and message.usage_metadata is not None
+    return int(message.usage_metadata["input_token_details"]["video"])  # type: ignore[typeddict-item]
+
+
 def test_a_video_takes_part_in_the_answer(model: ChatVideoChat, color_video: Path) -> None:
     red = model.invoke(ask(create_video_block(url=str(color_video), start=0.0, end=1.9)))
     blue = model.invoke(ask(create_video_block(url=color_video.as_uri(), start=4.1, end=6.0)))
     unseen = model.invoke(ask(None))
     assert red.content and red.content != blue.content
-    assert red.usage_metadata is not None and unseen.usage_metadata is not None
-    assert red.usage_metadata["input_token_details"] == {"video": CLIP_TOKENS}
-    assert unseen.usage_metadata["input_token_details"] == {"video": 0}
+    assert video_tokens(red) == CLIP_TOKENS and video_tokens(unseen) == 0
     assert model.invoke(ask(create_video_block(url=f"{color_video.as_uri()}#t=0,1.9"))).content == red.content
 
 
@@ -88,8 +99,7 @@ def test_several_visuals_in_one_conversation(model: ChatVideoChat, color_video: 
         HumanMessage([video, create_image_block(url=str(tmp_path / "red.png")), video]),
         *ask(None, "are they the same?"),
     ])  # fmt: skip
-    assert reply.usage_metadata is not None
-    assert reply.usage_metadata["input_token_details"] == {"video": 3 * CLIP_TOKENS}
+    assert video_tokens(reply) == 3 * CLIP_TOKENS
 
 
 def test_the_conversation_is_written_in_the_models_own_template(model: ChatVideoChat) -> None:
@@ -140,6 +150,7 @@ def test_earlier_turns_are_heard(model: ChatVideoChat) -> None:
 
 def test_streaming_gives_the_same_reply_piece_by_piece(model: ChatVideoChat, color_video: Path) -> None:
     messages = ask(create_video_block(url=str(color_video)))
+    model.invoke(messages)  # from then on the same is kept
     whole = model.invoke(messages)
     chunks = list(model.stream(messages))
     assert len([chunk for chunk in chunks if chunk.content]) > 1
@@ -301,3 +312,129 @@ def test_the_fingerprint_names_what_clip_tokens_depend_on(tiny_chat: Path, tmp_p
     for name, changes in (("language_model.lm_head.weight", False), ("vision_layernorm.bias", True)):
         save_file({**weights, name: weights[name] + 1}, folder / "model.safetensors", metadata={"format": "pt"})
         assert (ChatEngine(folder).fingerprint != original) is changes
+
+
+def test_pictures_and_videos_by_http_only_where_that_is_allowed(
+    model: ChatVideoChat, files_by_http: Callable[[Path], str], color_video: Path
+) -> None:
+    address = files_by_http(color_video.parent)
+    block = create_video_block(url=f"{address}/colours.mp4#t=0,1.9")
+    with pytest.raises(UnsupportedContentError, match="allow_remote=True"):
+        model.invoke(ask(block))
+    with pytest.raises(UnsupportedContentError, match="may be fetched from example.org, not from 127.0.0.1"):
+        model.model_copy(update={"allow_remote": ("example.org",)}).invoke(ask(block))
+    local = model.invoke(ask(create_video_block(url=str(color_video), start=0.0, end=1.9)))
+    for allowed in (True, ("127.0.0.1",)):
+        assert model.model_copy(update={"allow_remote": allowed}).invoke(ask(block)).content == local.content
+    open_ = model.model_copy(update={"allow_remote": True})
+    with pytest.raises(MediaNotFoundError, match="404"):
+        open_.invoke(ask(create_video_block(url=f"{address}/missing.mp4")))
+    with pytest.raises(UnsupportedContentError, match="may be fetched from 127.0.0.1, not from localhost"):
+        model.model_copy(update={"allow_remote": ("127.0.0.1",)}).invoke(
+            ask(create_video_block(url=f"{address}/moved.mp4"))
+        )
+
+
+@pytest.fixture
+def files_by_http(socket_enabled: None) -> Iterator[Callable[[Path], str]]:
+    """``files_by_http(folder)``: the address of a server of its files; ``moved.mp4`` is said to be on another host."""
+    servers = []
+
+    def serve(folder: Path) -> str:
+        class Files(SimpleHTTPRequestHandler):
+            def __init__(self, *args: Any) -> None:
+                super().__init__(*args, directory=str(folder))
+
+            def do_GET(self) -> None:
+                if self.path != "/moved.mp4":
+                    return super().do_GET()
+                self.send_response(302)
+                self.send_header("Location", f"http://localhost:{self.server.server_port}/colours.mp4")  # type: ignore[attr-defined]
+                self.end_headers()
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Files)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.filterwarnings("ignore:The function `load` is in beta")
+def test_it_comes_back_from_its_own_serialisation(model: ChatVideoChat) -> None:
+    told = model.model_copy(update={"temperature": 0.5, "seed": 3, "clip_source": lambda name: None})
+    again = load(dumpd(told), allowed_objects=[ChatVideoChat], valid_namespaces=["videochat_tools"])
+    assert isinstance(again, ChatVideoChat)
+    assert (again.model, again.temperature, again.seed, again.max_tokens) == (model.model, 0.5, 3, 16)
+    assert again.clip_source is None
+    assert again.invoke("hello").content == told.invoke("hello").content
+
+
+def test_langchains_cache_answers_without_the_model(model: ChatVideoChat, color_video: Path) -> None:
+    cached = model.model_copy(update={"cache": InMemoryCache()})
+    messages = ask(create_video_block(url=str(color_video)))
+    first = cached.invoke(messages)
+    model.engine.network.prefix_cache.clear()
+    assert cached.invoke(messages).content == first.content
+    assert len(model.engine.network.prefix_cache) == 0  # nothing was run
+    cached.invoke(messages, max_tokens=3)
+    assert len(model.engine.network.prefix_cache) == 1
+
+
+def test_a_rate_limiter_is_asked_before_each_reply(model: ChatVideoChat) -> None:
+    asked: list[bool] = []
+
+    class Counter(BaseRateLimiter):
+        def acquire(self, *, blocking: bool = True) -> bool:
+            asked.append(blocking)
+            return True
+
+        async def aacquire(self, *, blocking: bool = True) -> bool:
+            return self.acquire(blocking=blocking)
+
+    limited = model.model_copy(update={"rate_limiter": Counter()})
+    limited.batch(["one", "two"])
+    list(limited.stream("three"))
+    assert asked == [True] * 3
+
+
+def test_the_profile_says_what_the_model_takes(model: ChatVideoChat) -> None:
+    profile: Any = model.profile
+    assert profile["video_inputs"] and profile["image_inputs"] and not profile["audio_inputs"]
+    assert profile["tool_calling"] and profile["structured_output"]
+    assert (profile["max_input_tokens"], profile["max_output_tokens"]) == (512, 16)
+    assert not profile["image_url_inputs"]
+    assert ChatVideoChat(model=model.model, allow_remote=True).profile["image_url_inputs"]  # type: ignore[index]
+
+
+def test_a_chain_written_for_another_model_runs_with_this_one(model: ChatVideoChat) -> None:
+    def chain(chat: BaseChatModel) -> str:
+        prompt = ChatPromptTemplate.from_messages([("system", "be brief"), ("human", "{question}")])
+        return (prompt | chat.with_retry() | StrOutputParser()).invoke({"question": "what is it?"})
+
+    assert chain(GenericFakeChatModel(messages=iter(["a circle"]))) == "a circle"
+    assert chain(model)
+
+
+def test_a_language_model_in_half_precision_is_told_by_its_config(tiny_chat: Path, tmp_path: Path) -> None:
+    import json
+    import shutil
+
+    import torch
+
+    from videochat_tools.generation import language_dtype
+
+    assert language_dtype(tiny_chat) is None
+    folder = Path(shutil.copytree(tiny_chat, tmp_path / "chat"))
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["dtype"] = "bfloat16"
+    (folder / "config.json").write_text(json.dumps(config))
+    assert language_dtype(folder) == torch.bfloat16
+    network = ChatVideoChat(model=str(folder), device="cpu").engine.network
+    assert {parameter.dtype for parameter in network.model.parameters()} == {torch.float32}

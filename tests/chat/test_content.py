@@ -65,7 +65,7 @@ def test_accepted_forms(block: dict[str, Any], expected: Visual) -> None:
         ({"type": "video"}, "needs one of url, base64"),
         ({"type": "video", "base64": DATA}, "needs its mime_type, such as video/mp4"),
         ({"type": "video", "base64": "no base64!", "mime_type": "video/mp4"}, "cannot be decoded"),
-        ({"type": "video", "url": "https://example.org/a.mp4"}, "download the video and pass its path"),
+        ({"type": "video", "url": "https://example.org/a.mp4"}, "download it and pass its path"),
         ({"type": "video", "url": "s3://bucket/a.mp4"}, "cannot open a s3: URL"),
         ({"type": "video", "url": "/a.mp4", "extras": {"start": -1}}, "start must be a time in seconds"),
         ({"type": "video", "url": "/a.mp4", "extras": {"start": "soon"}}, "start must be a time in seconds"),

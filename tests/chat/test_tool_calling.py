@@ -1,0 +1,336 @@
+"""Tools and schemas on checkpoints that were never trained for them: a valid call, or plain words, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.tools import tool
+from pydantic import BaseModel, Field
+from tiny_model import make_tiny_chat_model
+
+from videochat_tools.chat_model import ChatVideoChat
+from videochat_tools.errors import MissingDependencyError, UnsupportedSchemaError
+from videochat_tools.tool_calling import CallPiece, CallReader, ReplyForm, ToolSpec, call_text
+
+
+@tool
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+@tool
+def search_video(query: str, video: str | None = None, k: int = 5) -> str:
+    """Find the moments that fit a description."""
+    return f"{query} {video} {k}"
+
+
+class Size(Enum):
+    small = "small"
+    large = "large"
+
+
+class Circle(BaseModel):
+    kind: Literal["circle"]
+    radius: float = Field(ge=0, le=10)
+
+
+class Square(BaseModel):
+    kind: Literal["square"]
+    side: int
+
+
+class Scene(BaseModel):
+    """What is seen."""
+
+    title: str
+    size: Size
+    things: list[Circle | Square] = Field(max_length=3)
+    first: Circle | Square = Field(discriminator="kind")
+    counts: dict[str, int] = {}
+    note: str | None = None
+    code: str = Field(pattern=r"^[a-z]{2,4}x$")
+
+
+class Tree(BaseModel):
+    """A tree."""
+
+    name: str
+    branches: list[Tree] = []
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model with room for what it is told about tools."""
+    return make_tiny_chat_model(tmp_path_factory.mktemp("roomy") / "chat", context_tokens=2048)
+
+
+@pytest.fixture
+def model(folder: Path) -> ChatVideoChat:
+    return ChatVideoChat(model=str(folder), max_tokens=120)
+
+
+def is_valid(call: Any) -> bool:
+    kinds = {"add": {"a": int, "b": int}, "search_video": {"query": str, "video": (str, type(None)), "k": int}}[
+        call["name"]
+    ]
+    required = {"add": {"a", "b"}, "search_video": {"query"}}[call["name"]]
+    arguments = call["args"]
+    return required <= set(arguments) <= set(kinds) and all(
+        isinstance(value, kinds[name]) for name, value in arguments.items()
+    )
+
+
+@pytest.mark.parametrize("bundled", [False, True])
+def test_whatever_a_model_would_say_becomes_a_valid_call(model: ChatVideoChat, bundled: bool) -> None:
+    """Drawn at a temperature at which it says anything at all; every call also ends within its tokens."""
+    if bundled:
+        model = ChatVideoChat(max_tokens=90)
+    forced = model.bind_tools([add, search_video], tool_choice="any")
+    names = set()
+    for seed in range(6 if bundled else 25):
+        reply = forced.invoke("what is one and two?", temperature=3.0, seed=seed)
+        (call,) = reply.tool_calls
+        assert is_valid(call), call
+        assert (reply.content, reply.invalid_tool_calls) == ("", [])
+        assert reply.response_metadata["finish_reason"] == "tool_calls"
+        names.add(call["name"])
+    assert bundled or names == {"add", "search_video"}
+
+
+def test_in_few_tokens_a_call_is_short_but_whole(model: ChatVideoChat) -> None:
+    long = model.bind_tools([search_video], tool_choice="any")
+    for room in (60, 70, 90):
+        reply = long.invoke("find it", max_tokens=room)
+        assert is_valid(reply.tool_calls[0])
+        assert reply.usage_metadata is not None
+        assert reply.usage_metadata["output_tokens"] <= room
+    with pytest.raises(UnsupportedSchemaError, match=r"at least \d+ tokens, but 8 are left .* raise max_tokens"):
+        long.invoke("find it", max_tokens=8)
+
+
+@pytest.mark.parametrize("choice", ["add", {"type": "function", "function": {"name": "add"}}])
+def test_one_tool_can_be_asked_for(model: ChatVideoChat, choice: Any) -> None:
+    reply = model.bind_tools([search_video, add], tool_choice=choice).invoke("find the ring")
+    assert [call["name"] for call in reply.tool_calls] == ["add"]
+
+
+@pytest.mark.parametrize("choice", ["any", "required", True])
+def test_some_tool_can_be_asked_for(model: ChatVideoChat, choice: Any) -> None:
+    assert model.bind_tools([search_video, add], tool_choice=choice).invoke("find the ring").tool_calls
+
+
+def test_where_the_model_may_choose_it_says_words_or_makes_a_call(model: ChatVideoChat) -> None:
+    bound = model.bind_tools([add])
+    replies = [bound.invoke("tell me", temperature=2.5, seed=seed, max_tokens=60) for seed in range(60)]
+    calls = [reply for reply in replies if reply.tool_calls]
+    words = [reply for reply in replies if not reply.tool_calls]
+    assert calls and words
+    assert all(is_valid(reply.tool_calls[0]) and reply.content == "" for reply in calls)
+    assert all(not str(reply.content).startswith("{") and not reply.invalid_tool_calls for reply in words)
+    silent = model.bind_tools([add], tool_choice="none")
+    assert not any(silent.invoke("tell me", temperature=2.5, seed=seed, max_tokens=4).tool_calls for seed in range(20))
+
+
+def test_words_end_at_stop_sequences_and_calls_do_not(model: ChatVideoChat) -> None:
+    whole = str(model.bind_tools([add], tool_choice="none").invoke("tell me").content)
+    cut = model.bind_tools([add], tool_choice="none").invoke("tell me", stop=[whole[4:6]])
+    assert cut.content == whole[: whole.index(whole[4:6])].strip()
+    forced = model.bind_tools([search_video], tool_choice="any")
+    assert is_valid(forced.invoke("find it", stop=['"', "}"]).tool_calls[0])
+
+
+def test_several_calls_in_one_reply(model: ChatVideoChat) -> None:
+    bound = model.bind_tools([add], tool_choice="any", parallel_tool_calls=True)
+    counts = set()
+    for seed in range(12):
+        reply = bound.invoke("add", temperature=4.0, seed=seed, max_tokens=400)
+        assert all(is_valid(call) for call in reply.tool_calls)
+        assert len({call["id"] for call in reply.tool_calls}) == len(reply.tool_calls)
+        counts.add(len(reply.tool_calls))
+    assert max(counts) > 1 and min(counts) >= 1 and max(counts) <= 4
+
+
+def test_calls_are_streamed_in_pieces(model: ChatVideoChat) -> None:
+    bound = model.bind_tools([search_video], tool_choice="any")
+    whole = bound.invoke("find it")
+    chunks = list(bound.stream("find it"))
+    pieces = [piece for chunk in chunks for piece in chunk.tool_call_chunks]  # type: ignore[attr-defined]
+    assert len(pieces) > 5
+    assert [piece["name"] for piece in pieces if piece["name"]] == ["search_video"]
+    assert [piece["id"] for piece in pieces if piece["id"]] == [pieces[0]["id"]]
+    assert json.loads("".join(piece["args"] or "" for piece in pieces)) == whole.tool_calls[0]["args"]
+    joined = chunks[0]
+    for chunk in chunks[1:]:
+        joined = joined + chunk
+    assert isinstance(joined, AIMessageChunk)
+    assert joined.tool_calls[0]["args"] == whole.tool_calls[0]["args"]
+
+
+async def test_calls_are_made_without_blocking_the_loop(model: ChatVideoChat) -> None:
+    bound = model.bind_tools([add], tool_choice="any")
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0.001)
+
+    ticking = asyncio.create_task(tick())
+    reply = await bound.ainvoke("add")
+    ticking.cancel()
+    assert ticks > 1 and is_valid(reply.tool_calls[0])
+    chunks = [chunk async for chunk in bound.astream("add")]
+    assert any(chunk.tool_call_chunks for chunk in chunks)  # type: ignore[attr-defined]
+
+
+def test_what_the_model_is_told_shrinks_to_what_fits(tmp_path: Path) -> None:
+    many = [
+        {"name": f"tool_{number}", "description": "does something. " * 9, "parameters": {
+            "type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}}
+        for number in range(3)
+    ]  # fmt: skip
+    form = ReplyForm.of([ToolSpec(**described) for described in many])  # type: ignore[arg-type]
+
+    def told(room: int) -> str:
+        return form.instructions(len, room)
+
+    assert "does something" in told(10_000) and '"required"' in told(10_000)
+    assert "does something" not in told(400) and "tool_1(query: string)" in told(400)
+    assert "query" not in told(100) and "tool_2" in told(100)
+    small = ChatVideoChat(model=str(make_tiny_chat_model(tmp_path / "chat", context_tokens=256)), max_tokens=80)
+    assert small.bind_tools(many, tool_choice="any").invoke("do it").tool_calls
+
+
+def test_a_call_and_its_result_are_part_of_the_conversation(model: ChatVideoChat) -> None:
+    from videochat_tools.content import read_messages
+
+    bound = model.bind_tools([add])
+    asked: list[BaseMessage] = [HumanMessage("what is one and two?")]
+    call = model.bind_tools([add], tool_choice="any").invoke(asked)
+    told = [*asked, call, add.invoke(call.tool_calls[0])]
+    turns = read_messages(told)
+    assert turns[1].text == call_text("add", call.tool_calls[0]["args"])
+    assert turns[2].text.startswith("add returned:\n")
+    failed = ToolMessage("no such number", tool_call_id="1", name="add", status="error")
+    assert read_messages([*asked, failed])[1].text == "add failed:\nno such number"
+    before = bound.invoke(asked)
+    after = bound.invoke(told)
+    assert after.usage_metadata is not None and before.usage_metadata is not None
+    assert after.usage_metadata["input_token_details"]["cache_read"] >= before.usage_metadata["input_tokens"]
+
+
+def test_a_model_that_cannot_decide_calls_first_and_then_answers(model: ChatVideoChat) -> None:
+    brain = model.model_copy(update={"call_first": True}).bind_tools([add])
+    messages: list[BaseMessage] = [SystemMessage("be brief"), HumanMessage("what is one and two?")]
+    call = brain.invoke(messages)
+    assert is_valid(call.tool_calls[0])
+    messages += [call, add.invoke(call.tool_calls[0])]
+    answer = brain.invoke(messages)
+    assert answer.content and not answer.tool_calls
+    assert brain.invoke([*messages, answer, HumanMessage("and twice that?")]).tool_calls
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+def test_structured_output_keeps_to_its_schema(model: ChatVideoChat, method: Any) -> None:
+    structured = model.with_structured_output(Scene, method=method, max_tokens=300, temperature=3.0)
+    for seed in range(8):
+        assert isinstance(structured.invoke("what is seen?", seed=seed), Scene)
+    tree = model.with_structured_output(Tree.model_json_schema()).invoke("a tree")
+    assert isinstance(tree, dict) and Tree(**tree)
+
+
+def test_json_mode_and_the_raw_message(model: ChatVideoChat) -> None:
+    assert isinstance(model.with_structured_output(method="json_mode").invoke("anything"), dict)
+    both = model.with_structured_output(Tree, include_raw=True).invoke("a tree")
+    assert isinstance(both, dict)
+    assert isinstance(both["raw"], AIMessage)
+    assert both["parsed"] == Tree(**json.loads(str(both["raw"].content))) and both["parsing_error"] is None
+
+
+def test_tools_beside_an_answer_with_a_schema(model: ChatVideoChat) -> None:
+    """As agents bind them that want structured output from their model."""
+    format_ = {"type": "json_schema", "json_schema": {"name": "Square", "schema": Square.model_json_schema()}}
+    bound = model.bind_tools([add], strict=True, response_format=format_)
+    kinds = set()
+    for seed in range(30):
+        reply = bound.invoke("go on", temperature=3.0, seed=seed)
+        if reply.tool_calls:
+            assert is_valid(reply.tool_calls[0])
+        else:
+            Square(**json.loads(str(reply.content)))
+        kinds.add(bool(reply.tool_calls))
+    assert kinds == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        ({"type": "object", "properties": {"a": {"not": {"type": "null"}}}}, 'Unimplemented keys: \\["not"\\]'),
+        ({"type": "array", "uniqueItems": True}, "uniqueItems"),
+        ({"type": "string", "pattern": "(?=a)b"}, "look-ahead"),
+        ({"type": "integer", "minimum": 3, "maximum": 1}, "minimum \\(3\\) is greater"),
+        ({"$ref": "https://example.org/schema"}, "example.org"),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "oneOf constraints are not supported"),
+    ],
+)
+def test_schemas_that_cannot_be_expressed(model: ChatVideoChat, schema: dict[str, Any], says: str) -> None:
+    with pytest.raises(UnsupportedSchemaError, match=says) as caught:
+        model.with_structured_output(schema)
+    assert "\n" not in str(caught.value) and "use types, enums" in str(caught.value)
+    described = {
+        "name": "odd",
+        "description": "",
+        "parameters": {"type": "object", "properties": {"a": schema}, "required": ["a"]},
+    }
+    with pytest.raises(UnsupportedSchemaError, match=f"tool 'odd'.*({says}|required property 'a')"):
+        model.bind_tools([add, described])
+
+
+def test_tools_that_are_none(model: ChatVideoChat) -> None:
+    with pytest.raises(ValueError, match="'subtract' is no tool; allowed are auto, any, none, add"):
+        model.bind_tools([add], tool_choice="subtract")
+    with pytest.raises(UnsupportedSchemaError, match="cannot call .*web_search"):
+        model.bind_tools([{"type": "web_search_preview"}])
+    with pytest.raises(ValueError, match="unknown method 'magic'"):
+        model.with_structured_output(Tree, method="magic")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="needs a schema"):
+        model.with_structured_output(None)
+
+
+def test_without_the_library_the_extra_is_named(model: ChatVideoChat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'videochat-tools\[tool-calling\]'"):
+        model.bind_tools([add])
+    assert model.invoke("hello").content
+
+
+def test_calls_are_told_from_words_in_any_pieces() -> None:
+    spec = ToolSpec("say", "", {"type": "object", "properties": {"text": {"type": "string"}}})
+    form = ReplyForm.of([spec], parallel=True)
+    first, second = {"text": 'a } " \\ [ {\n'}, {"text": "é你"}
+    text = f"{call_text('say', first)}\n{call_text('say', second)}"
+    for size in (1, 2, 3, 7, len(text)):
+        reader = CallReader(form)
+        read = [piece for at in range(0, len(text), size) for piece in reader.read(text[at : at + size])]
+        assert not list(reader.end()) and reader.calls == 2
+        pieces = [piece for piece in read if isinstance(piece, CallPiece)]
+        assert len(pieces) == len(read)
+        arguments = ["".join(piece.arguments for piece in pieces if piece.index == index) for index in (0, 1)]
+        assert [json.loads(one) for one in arguments] == [first, second]
+        words = CallReader(form)
+        said = '{"name": "other", "arguments": {}} is no call'
+        assert (
+            "".join(str(piece) for at in range(0, len(said), size) for piece in words.read(said[at : at + size]))
+            == said
+        )
+    cut = CallReader(form)
+    assert [*cut.read('{"name": "s'), *cut.end()] == ['{"name": "s']

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, TextIteratorStreamer
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    TextIteratorStreamer,
+)
 
 import videochat_tools.models  # noqa: F401  # registers the families
 from videochat_tools.engine import BUNDLED
@@ -100,3 +106,19 @@ def test_words_stream_out_as_they_come(chat: Any, processor: Any, inputs: dict[s
     thread.join()
     assert "".join(parts).strip() == whole.strip()
     assert len(parts) > 1
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_quantised_weights_still_answer(bits: int, chat: Any, processor: Any, inputs: dict[str, torch.Tensor]) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    config = BitsAndBytesConfig(load_in_8bit=bits == 8, load_in_4bit=bits == 4)
+    small = AutoModelForImageTextToText.from_pretrained(BUNDLED, quantization_config=config, device_map="cpu")
+    layer = small.language_model.model.layers[0].mlp.up_proj
+    assert isinstance(layer, bitsandbytes.nn.Linear8bitLt if bits == 8 else bitsandbytes.nn.Linear4bit)
+    assert small.get_memory_footprint() < 0.6 * chat.get_memory_footprint()
+    tokens = torch.randn(2, 24, 160, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        likeness = torch.cosine_similarity(small.project(tokens).float(), chat.project(tokens), dim=-1)
+    assert float(likeness.min()) > 0.97
+    if bits == 8:  # four bits change a model this small
+        assert answers(small, processor, inputs, do_sample=False) == answers(chat, processor, inputs, do_sample=False)

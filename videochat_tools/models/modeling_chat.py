@@ -126,7 +126,8 @@ class ClipChatModel(PreTrainedModel, GenerationMixin):
 
     def project(self, clip_tokens: Tensor) -> Tensor:
         """Clip tokens [B, Q, h] -> embeddings for the language model [B, Q, H]."""
-        return cast(Tensor, self.projection(clip_tokens.to(self.projection.weight.dtype)))
+        # The bias's type, since quantised weights are whole numbers.
+        return cast(Tensor, self.projection(clip_tokens.to(self.projection.bias.dtype)))
 
     # Language side
 

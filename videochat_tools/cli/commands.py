@@ -46,9 +46,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-app.add_typer(convert, name="convert", short_help="Turn released files into folders that can be used.")
-app.command("eval", short_help="Measure a model on a public benchmark.")(evaluate)
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``videochat`` with the given arguments (default: those of the process) and exit with its code."""
@@ -290,3 +287,8 @@ def sample(
         render_sample(out, minutes=minutes, seed=seed, progress=show)
     for suffix in (".mp4", ".vtt", ".timeline.json"):
         typer.echo(str(out.with_suffix(suffix)))
+
+
+# Last, so that help lists first what a newcomer needs first.
+app.command("eval", short_help="Measure a model on a public benchmark.")(evaluate)
+app.add_typer(convert, name="convert", short_help="Turn released files into folders that can be used.")

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +61,6 @@ class VideoEmbeddings(Embeddings):
         *,
         encoder: VideoEncoder | None = None,
         device: str | None = None,
-        pooling: Literal["exact", "mean"] = "exact",
         batch_size: int = 8,
         backend: str = "pyav",
     ) -> None:
@@ -73,22 +71,15 @@ class VideoEmbeddings(Embeddings):
                 is the bundled nano.
             encoder: a loaded encoder in place of ``model``.
             device: as torch names it; default is a GPU when there is one.
-            pooling: what to do with an encoder that keeps several vectors of a clip and goes by the best of them.
-                ``"exact"`` gives them to a store that can hold them (:meth:`embed_document_rows`) and refuses any
-                other; ``"mean"`` gives the direction of their mean to every store, an approximation: for 200 captions,
-                such an encoder of the nano's world put the right one of 50 clips first 187 times, exactly 191 times.
             batch_size: clips that are decoded and embedded at a time.
             backend: reader of the frames, as :func:`~videochat_tools.media.open_video` takes it.
         """
         if encoder is not None and (model is not None or device is not None):
             raise ValueError("give either a loaded encoder, or the model to load and its device")
-        if pooling not in ("exact", "mean"):
-            raise ValueError(f"pooling must be 'exact' or 'mean', got {pooling!r}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.model = model
         self.device = device
-        self.pooling = pooling
         self.batch_size = batch_size
         self.backend = backend
         self._encoder = encoder
@@ -113,13 +104,13 @@ class VideoEmbeddings(Embeddings):
 
     @property
     def rows(self) -> int:
-        """Vectors of a document; more than one for an encoder that goes by the best of several."""
-        return 1 if self.pooling == "mean" else self.encoder.rows
+        """Vectors of a document; more than one for an encoder that goes by the best of several, as the nano does."""
+        return self.encoder.rows
 
     @property
     def fingerprint(self) -> str:
         """Name of the space: vectors of equal ones are comparable."""
-        return f"{self.encoder.fingerprint}-{self.pooling}"
+        return self.encoder.fingerprint
 
     def relevance(self, similarity: float) -> float:
         """A similarity as the probability, 0..1, that the text describes the clip, by the encoder's calibration.
@@ -136,19 +127,22 @@ class VideoEmbeddings(Embeddings):
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """One vector for each video, piece of video, or plain text, in the order given.
 
-        Each file is opened and decoded once, however many pieces of it are named, and wherever they stand.
+        Each file is opened and decoded once, however many pieces of it are named, and wherever they stand. Where the
+        encoder keeps several vectors of a clip, this is the direction of their mean, an approximation: for 200
+        captions, such an encoder put the right one of 50 clips first 187 times, with all vectors 191 times.
+        ``FaissVideoStore`` holds all of them and is exact.
 
         Raises:
             MediaError: a file is missing, unreadable, or no video.
             UnsupportedContentError: a piece lies outside its video, or the name cannot be read.
-            ModelLoadError: the model cannot be loaded, or keeps several vectors of a clip.
+            ModelLoadError: the model cannot be loaded.
         """
-        if self.rows > 1:
-            raise ModelLoadError(
-                f"this video encoder keeps {self.rows} vectors of a clip and goes by the best of them, but a vector "
-                "store holds one a text; use FaissVideoStore, which holds them all, or VideoEmbeddings(pooling='mean')"
-            )
-        return self.embed_document_rows(texts)[:, 0].tolist()
+        rows = self.embed_document_rows(texts)
+        if self.rows == 1:
+            return rows[:, 0].tolist()
+        mean = rows.mean(axis=1)
+        unit: Vectors = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), np.float32(1e-12))
+        return unit.tolist()
 
     def embed_document_rows(self, texts: Sequence[str]) -> Vectors:
         """As :meth:`embed_documents` with all vectors of each, float32 [n, rows, dimension].
@@ -187,9 +181,6 @@ class VideoEmbeddings(Embeddings):
         made = np.empty((len(spans), self.rows, self.dimension), np.float32)
         for batch in clip_batches(info, spans, [shape], batch_size=self.batch_size, backend=self.backend):
             vectors = encoder.embed_clips(batch.clips[shape]).vectors
-            if self.rows < encoder.rows:
-                vectors = vectors.mean(axis=1, keepdims=True)
-                vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(1e-12))
             made[list(batch.rows)] = _completed(vectors)
         return made
 

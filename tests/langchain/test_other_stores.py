@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from videochat_tools.retrievers import FaissVideoStore
@@ -22,9 +23,22 @@ def metadatas(film: Any) -> list[dict[str, Any]]:
     return [{"video": film.path.name, "start": span.start, "end": span.end} for span in film.spans]
 
 
+class OneVector(Embeddings):
+    """Only what every LangChain embedding has, so that our store too holds one vector a clip."""
+
+    def __init__(self, embeddings: VideoEmbeddings) -> None:
+        self._embeddings = embeddings
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return self._embeddings.embed_documents(texts)
+
+    def embed_query(self, text: str) -> list[float]:
+        return self._embeddings.embed_query(text)
+
+
 @pytest.fixture(scope="module")
 def ours(film: Any, embeddings: VideoEmbeddings, metadatas: list[dict[str, Any]]) -> FaissVideoStore:
-    return FaissVideoStore.from_texts(film.names, embeddings, metadatas)
+    return FaissVideoStore.from_texts(film.names, OneVector(embeddings), metadatas)
 
 
 @pytest.fixture(scope="module")

@@ -128,8 +128,7 @@ class VideoEmbeddings(Embeddings):
         """One vector for each video, piece of video, or plain text, in the order given.
 
         Each file is opened and decoded once, however many pieces of it are named, and wherever they stand. Where the
-        encoder keeps several vectors of a clip, this is the direction of their mean, an approximation: for 200
-        captions, such an encoder put the right one of 50 clips first 187 times, with all vectors 191 times.
+        encoder keeps several vectors of a clip, this is the direction of their mean, an approximation;
         ``FaissVideoStore`` holds all of them and is exact.
 
         Raises:

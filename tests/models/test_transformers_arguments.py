@@ -16,8 +16,8 @@ from transformers import (
     TextIteratorStreamer,
 )
 
-import videochat_tools.models  # noqa: F401  # registers the families
 from videochat_tools.engine import BUNDLED
+from videochat_tools.models import VideoChat2Config, VideoChat2ForConditionalGeneration  # registers the families too
 
 FAMILIES = ("videochat", "videochat2")
 
@@ -109,10 +109,31 @@ def test_words_stream_out_as_they_come(chat: Any, processor: Any, inputs: dict[s
 
 
 def test_eight_bit_weights_answer_alike(chat: Any, processor: Any, inputs: dict[str, torch.Tensor]) -> None:
-    # Not four: bitsandbytes wants widths that are multiples of 64 for that on a CPU, and the nano's are not.
     bitsandbytes = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
     config = BitsAndBytesConfig(load_in_8bit=True)
     small = AutoModelForImageTextToText.from_pretrained(BUNDLED, quantization_config=config, device_map="cpu")
     assert isinstance(small.language_model.model.layers[0].mlp.up_proj, bitsandbytes.nn.Linear8bitLt)
     assert small.get_memory_footprint() < 0.6 * chat.get_memory_footprint()
     assert answers(small, processor, inputs, do_sample=False) == answers(chat, processor, inputs, do_sample=False)
+
+
+def test_four_bit_weights_see_and_project_alike(tmp_path: Path) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    # On a CPU it wants widths that are multiples of 64, which those of the nano are not.
+    widths = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128}
+    config = VideoChat2Config(
+        vision_config={**widths, "num_hidden_layers": 1, "image_size": 32, "patch_size": 16, "num_frames": 4},
+        qformer_config={**widths, "num_hidden_layers": 2, "vocab_size": 50},
+        text_config={"model_type": "llama", **widths, "num_hidden_layers": 2, "vocab_size": 128},
+    )
+    torch.manual_seed(0)
+    whole = VideoChat2ForConditionalGeneration(config).eval()
+    whole.save_pretrained(tmp_path)
+    small = AutoModelForImageTextToText.from_pretrained(
+        tmp_path, quantization_config=BitsAndBytesConfig(load_in_4bit=True), device_map="cpu"
+    ).eval()
+    assert isinstance(small.projection, bitsandbytes.nn.Linear4bit)
+    with torch.no_grad():
+        tokens = whole.get_clip_tokens(torch.rand(1, 4, 3, 32, 32))
+        likeness = torch.cosine_similarity(whole.project(tokens), small.project(tokens).float(), dim=-1)
+    assert float(likeness.min()) > 0.97

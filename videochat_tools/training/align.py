@@ -34,7 +34,7 @@ from videochat_tools.training.clips import (
     to_pixels,
     watch_bank,
 )
-from videochat_tools.training.loop import Loop, LoopOptions
+from videochat_tools.training.loop import Loop, LoopOptions, read_state
 from videochat_tools.training.recipe import clip_format, retrieval_config
 from videochat_tools.training.slots import SlotHeads, TextHeads
 from videochat_tools.training.tokenizers import build_qformer_tokenizer
@@ -240,7 +240,7 @@ def train_heads(
     network = VideoChat2ForRetrieval(retrieval_config(len(tokenizer)))
     network.set_attn_implementation("eager")
     model = AlignModel(network)
-    model.load_state_dict(torch.load(start, weights_only=True)["model"])
+    model.load_state_dict(read_state(start))
     frozen: list[nn.Module] = [network.vision_encoder, network.vision_layernorm, model.probes, model.motion]
     for part in frozen:
         part.requires_grad_(False)
@@ -277,7 +277,7 @@ def train_align(
     network.set_attn_implementation("eager")
     model = AlignModel(network)
     if start is not None:
-        model.load_state_dict(torch.load(start, weights_only=True)["model"])
+        model.load_state_dict(read_state(start))
     loop, form = Loop(model, folder, options), clip_format(network.config.vision_config)
     model.train()
     for step in loop:
@@ -313,6 +313,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
     if arguments.heads:
+        if arguments.start is None:
+            parser.error("--heads goes on from another run: give its state.pt with --start")
         options = LoopOptions(arguments.minutes, hold=0.5).scaled(arguments.rate)
         train_heads(
             arguments.folder,

@@ -6,7 +6,6 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -15,6 +14,7 @@ from videochat_tools.models.videochat2.modeling_videochat2 import (
     VideoChat2ForConditionalGeneration,
     VideoChat2ForRetrieval,
 )
+from videochat_tools.training.loop import read_state
 from videochat_tools.training.recipe import chat_config, retrieval_config, vision_config
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
 
@@ -60,8 +60,7 @@ def bundle_chat(state: Path, folder: Path, *, max_clips: int = 3) -> None:
 
 def _load(network: nn.Module, file: Path, prefix: str) -> None:
     """Take the tensors below a prefix; all of the network's must be there."""
-    state = torch.load(file, weights_only=True)
-    state = state.get("model", state)
+    state = read_state(file)
     network.load_state_dict(
         {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     )

@@ -30,7 +30,7 @@ from videochat_tools.training.batches import (
 from videochat_tools.training.clips import watch_bank
 from videochat_tools.training.conversations import Conversation, binding_drill, converse, copy_drill
 from videochat_tools.training.copying import start_with_copying
-from videochat_tools.training.loop import Loop, LoopOptions
+from videochat_tools.training.loop import Loop, LoopOptions, read_state
 from videochat_tools.training.recipe import chat_config, clip_format
 from videochat_tools.training.slots import SlotHeads
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
@@ -110,12 +110,6 @@ def start_chat_model(
     if language is not None:
         model.language_model.load_state_dict(language)
     return model
-
-
-def _read_state(checkpoint: Path) -> dict[str, Tensor]:
-    """The model in a checkpoint of :class:`~videochat_tools.training.loop.Loop`."""
-    state: dict[str, Tensor] = torch.load(checkpoint, weights_only=True)["model"]
-    return state
 
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -218,12 +212,12 @@ def train_instruct(
         start: State of another run of this stage to begin with.
     """
     torch.manual_seed(seed)
-    seen = _read_state(align)
-    model = start_chat_model(seen, None if language is None else _read_state(language))
+    seen = read_state(align)
+    model = start_chat_model(seen, None if language is None else read_state(language))
     trained = InstructModel(model)
     trained.slots.load_state_dict(_below(seen, "slots."))
     if start is not None:
-        trained.load_state_dict(_read_state(start))
+        trained.load_state_dict(read_state(start))
     words, pieces = build_llm_tokenizer(), build_qformer_tokenizer()
     model.vision_encoder.set_attn_implementation("eager")
     model.qformer.set_attn_implementation("eager")
@@ -266,6 +260,8 @@ def main() -> None:
     options = LoopOptions(arguments.minutes, hold=arguments.hold).scaled(arguments.rate)
     if arguments.stage == "language":
         train_language(arguments.folder, options, seed=arguments.seed)
+    elif arguments.align is None:
+        parser.error("instruct goes on from the align stage: give its state.pt with --align")
     else:
         train_instruct(
             arguments.folder,

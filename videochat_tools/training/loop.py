@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from videochat_tools.training.muon import Muon
 
-__all__ = ["Loop", "LoopOptions", "split_parameters"]
+__all__ = ["Loop", "LoopOptions", "read_state", "split_parameters"]
 
 log = logging.getLogger(__name__)
 
@@ -157,3 +157,9 @@ class Loop:
             optimizer.load_state_dict(saved)
         self.step, self.elapsed = state["step"], state["elapsed"]
         log.info("taken up at step %d, %.1f minutes", self.step, self.elapsed / 60)
+
+
+def read_state(checkpoint: Path) -> dict[str, Tensor]:
+    """The tensors of the model in a checkpoint that :class:`Loop` wrote."""
+    state: dict[str, Tensor] = torch.load(checkpoint, weights_only=True)["model"]
+    return state

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from videochat_tools.engine import ReplySettings
+from videochat_tools.models.modeling_chat import CACHE_NAME
 from videochat_tools.prefix_cache import Place
 
 if TYPE_CHECKING:
@@ -124,8 +125,8 @@ class Reply:
                     cache, step = kept.new(), {"inputs_embeds": self._everything(places)}
                     self.prefilled_tokens += len(places)
                 with torch.inference_mode(), network.running:
-                    output = network.model(**step, past_key_values=cache, use_cache=True, logits_to_keep=1)
-                    cache = output.past_key_values
+                    output = network.model(**step, cache=cache, use_cache=True, logits_to_keep=1)
+                    cache = output[CACHE_NAME]
                     logits = output.logits[0, -1].float()
                     if guide is not None and guide.active:
                         token = guide.take(_pick(guide.allowed(logits), settings, generator), self._room - number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any, ClassVar, cast
 
 import torch
@@ -16,7 +17,10 @@ from transformers.modeling_utils import PreTrainedModel
 from videochat_tools.errors import UnsupportedContentError
 from videochat_tools.models.loading.lora import require_peft
 
-__all__ = ["ClipChatModel"]
+__all__ = ["CACHE_NAME", "ClipChatModel"]
+
+CACHE_NAME = next(field.name for field in fields(CausalLMOutputWithPast) if field.name in ("cache", "past_key_values"))
+"""What transformers calls the keys and values of a language model: ``past_key_values``, from 5.24 on ``cache``."""
 
 _PREFILL_ONLY = ("clip_tokens", "visual_mask", "pixel_values", "qformer_input_ids", "qformer_attention_mask")
 
@@ -33,7 +37,7 @@ class ClipChatModel(PreTrainedModel, GenerationMixin):
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _skip_keys_device_placement = [CACHE_NAME]  # noqa: RUF012
     vision_norm_class: ClassVar[type[nn.LayerNorm]] = nn.LayerNorm
 
     def __init__(self, config: Any) -> None:
@@ -163,6 +167,7 @@ class ClipChatModel(PreTrainedModel, GenerationMixin):
         qformer_attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         past_key_values: Any | None = None,
+        cache: Any | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         **kwargs: Any,
@@ -178,13 +183,14 @@ class ClipChatModel(PreTrainedModel, GenerationMixin):
             qformer_input_ids: With ``pixel_values``: instruction of each clip [clips, L'].
             qformer_attention_mask: With ``pixel_values``: 1 where the instruction is real [clips, L'].
             position_ids: [B, L]; by default counted over real tokens, so that padding on the left does not shift them.
-            past_key_values: Cache of the language model.
+            past_key_values: Cache of the language model, as transformers called it before 5.24.
+            cache: The same, as it is called since.
             inputs_embeds: [B, L, H] in place of all of the above but the mask.
             labels: [B, L], -100 where no loss is taken.
             **kwargs: Passed to the language model (``use_cache``, ``logits_to_keep``, ``output_hidden_states``, ...).
 
         Returns:
-            The language model's output: ``loss`` with labels, ``logits`` [B, L, vocabulary], ``past_key_values``.
+            The language model's output: ``loss`` with labels, ``logits`` [B, L, vocabulary], and ``CACHE_NAME``.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
@@ -192,14 +198,15 @@ class ClipChatModel(PreTrainedModel, GenerationMixin):
             if pixel_values is not None and clip_tokens is None:
                 clip_tokens = self.get_clip_tokens(pixel_values, qformer_input_ids, qformer_attention_mask)
             inputs_embeds = self.embed_prompt(cast(Tensor, input_ids), visual_mask, clip_tokens)
-        if position_ids is None and attention_mask is not None and past_key_values is None and attention_mask.ndim == 2:
+        cache = past_key_values if cache is None else cache
+        if position_ids is None and attention_mask is not None and cache is None and attention_mask.ndim == 2:
             position_ids = (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
         return self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             labels=labels,
+            **{CACHE_NAME: cache},
             **kwargs,
         )
 

@@ -30,11 +30,11 @@ class VideoChat2QFormerOutput(ModelOutput):
 
     Attributes:
         last_hidden_state: [B, Q + L, h], query rows first.
-        past_key_values: Self-attention keys and values of every layer, when asked for.
+        key_values: Self-attention keys and values of every layer, when asked for.
     """
 
     last_hidden_state: Tensor | None = None
-    past_key_values: tuple[KeyValue, ...] | None = None
+    key_values: tuple[KeyValue, ...] | None = None
 
 
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -258,7 +258,7 @@ class VideoChat2QFormer(PreTrainedModel):
             past = None if past_key_values is None else past_key_values[index]
             hidden, key_value = layer(hidden, num_queries, mask, encoder_hidden_states, encoder_mask, past)
             cache.append(key_value)
-        output = VideoChat2QFormerOutput(last_hidden_state=hidden, past_key_values=tuple(cache) if use_cache else None)
+        output = VideoChat2QFormerOutput(last_hidden_state=hidden, key_values=tuple(cache) if use_cache else None)
         return output if return_dict else output.to_tuple()
 
     @staticmethod

@@ -186,7 +186,7 @@ class VideoChat2ForRetrieval(PreTrainedModel):
         if query_cache is None:
             if vision_embeds is None:
                 raise ValueError("caption_logits needs vision_embeds or query_cache")
-            query_cache = self._run_queries(vision_embeds, use_cache=True).past_key_values
+            query_cache = self._run_queries(vision_embeds, use_cache=True).key_values
         decoder_ids = input_ids.clone()
         decoder_ids[:, 0] = cast(int, self.config.qformer_config.decoder_start_token_id)
         states = self.qformer(
@@ -287,7 +287,7 @@ class VideoChat2ForRetrieval(PreTrainedModel):
                 )
                 weighted.append(self.config.matching_weight * output.matching_loss)
             if self.config.caption_weight:
-                logits = self.caption_logits(input_ids, attention_mask, query_cache=queries.past_key_values)
+                logits = self.caption_logits(input_ids, attention_mask, query_cache=queries.key_values)
                 output.caption_loss = self.caption_loss(logits, input_ids, attention_mask)
                 weighted.append(self.config.caption_weight * output.caption_loss)
             output.loss = torch.stack(weighted).sum() if weighted else None

@@ -16,6 +16,7 @@ __all__ = ["render_clip"]
 
 Image = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.floating[Any]]  # float32 throughout
+_Stamp = tuple[slice, slice, Array, Array]  # rows, columns, cover, paint
 
 _SUPER = 1.25  # how far around an object pixels are computed, in radii
 
@@ -35,19 +36,19 @@ def render_clip(scene: Scene, times: Sequence[float], width: int, height: int, *
     """
     rng = Random(scene.seed)
     background = _background(rng, width, height)
-    tints = [_tint(rng, thing) for thing in scene.things]
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    frames = np.empty((len(times), height, width, 3), np.float32)
-    for number, time in enumerate(times):
-        frames[number] = background
+    pens = [_Pen(thing, _tint(rng, thing), width, height) for thing in scene.things]
+    # Rows of interleaved channels, [T, height, width * 3]: numpy is slow where the last axis has only three elements.
+    frames = np.empty((len(times), height, width * 3), np.float32)
+    frames[:] = background
+    for frame, time in zip(frames, times, strict=True):
         states = [scene.state(index, time) for index in range(len(scene.things))]
         for index in sorted(range(len(states)), key=lambda index: states[index].depth):
             if states[index].opacity > 0.02:
-                _draw(frames[number], scene.things[index], states[index], tints[index], side, left, top)
+                pens[index].draw(frame, states[index])
     if noise:
-        frames += _noise(rng, frames.shape) * noise
-    return np.clip(frames, 0, 255).astype(np.uint8)
+        frames += _noise(rng, frames.shape) * np.float32(noise)
+    np.clip(frames, 0, 255, out=frames)
+    return frames.astype(np.uint8).reshape(len(times), height, width, 3)
 
 
 def _tint(rng: Random, thing: Thing) -> Array:
@@ -55,28 +56,29 @@ def _tint(rng: Random, thing: Thing) -> Array:
 
 
 @lru_cache(maxsize=4)
-def _grid(width: int, height: int) -> tuple[Array, Array]:
-    ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
-    return (xs + 0.5) / width, (ys + 0.5) / height
+def _centres(count: int) -> Array:
+    """Middles of ``count`` pixels of a side, as shares of it."""
+    return (np.arange(count, dtype=np.float32) + 0.5) / count
 
 
 def _background(rng: Random, width: int, height: int) -> Array:
-    """A muted gradient, stripes or a checkerboard, darker and greyer than any object."""
-    xs, ys = _grid(width, height)
+    """A muted gradient, stripes or a checkerboard, darker and greyer than any object; [height, width * 3]."""
+    xs, ys = _centres(width), _centres(height)[:, None]
     base = np.array([rng.uniform(25, 105) for _ in range(3)], np.float32)
     base = base * 0.45 + base.mean() * 0.55
     other = np.clip(base + rng.choice((-1, 1)) * rng.uniform(12, 32), 8, 135)
     angle = rng.uniform(0, 2 * np.pi)
-    along = xs * np.cos(angle) + ys * np.sin(angle)
     kind = rng.randrange(3)
-    if kind == 0:
-        mix = (along - along.min()) / (along.max() - along.min() + 1e-6)
-    elif kind == 1:
-        mix = (np.sin(along * rng.uniform(15, 40)) > 0).astype(np.float32)
-    else:
+    if kind == 2:
         cells = rng.randint(3, 7)
-        mix = ((np.floor(xs * cells) + np.floor(ys * cells)) % 2).astype(np.float32)
-    return base + mix[..., None] * (other - base)
+        mix = (np.floor(xs * cells) + np.floor(ys * cells)) % 2
+    else:
+        along = xs * np.cos(angle) + ys * np.sin(angle)
+        if kind == 0:
+            mix = (along - along.min()) / (along.max() - along.min() + 1e-6)
+        else:
+            mix = (np.sin(along * rng.uniform(15, 40)) > 0).astype(np.float32)
+    return np.tile(base, width) + np.repeat(mix, 3, axis=1) * np.tile(other - base, width)
 
 
 @lru_cache(maxsize=1)
@@ -95,23 +97,49 @@ def _noise(rng: Random, shape: tuple[int, ...]) -> Array:
     )
 
 
-def _draw(frame: Array, thing: Thing, state: State, tint: Array, side: int, left: float, top: float) -> None:
-    radius = state.radius * side
-    cx, cy = state.x * side + left, state.y * side + top
-    height, width, _ = frame.shape
-    reach = radius * _SUPER + 2
-    x0, x1 = max(int(cx - reach), 0), min(int(cx + reach) + 1, width)
-    y0, y1 = max(int(cy - reach), 0), min(int(cy + reach) + 1, height)
-    if x0 >= x1 or y0 >= y1:
-        return
-    xs = (np.arange(x0, x1, dtype=np.float32) + 0.5 - cx) / radius
-    ys = ((np.arange(y0, y1, dtype=np.float32) + 0.5 - cy) / radius)[:, None]
-    cos, sin = np.float32(np.cos(state.angle)), np.float32(np.sin(state.angle))
-    u, v = xs * cos + ys * sin, ys * cos - xs * sin
-    cover = np.clip(0.5 - _distance(thing.shape, u, v) * radius, 0.0, 1.0) * np.float32(state.opacity)
-    patch = frame[y0:y1, x0:x1]
-    paint = tint if thing.texture == "plain" else tint * _texture(thing.texture, u, v)[..., None]
-    patch += cover[..., None] * (paint - patch)
+class _Pen:
+    """Draws one object; keeps what it drew last, because most objects stand still most of the time."""
+
+    def __init__(self, thing: Thing, tint: Array, width: int, height: int) -> None:
+        self._thing, self._tint = thing, tint
+        self._size = width, height
+        self._side = min(width, height)
+        self._left, self._top = (width - self._side) / 2, (height - self._side) / 2
+        self._pose: tuple[float, ...] = ()
+        self._stamp: _Stamp | None = None
+
+    def draw(self, frame: Array, state: State) -> None:
+        """Blend the object into ``frame`` [height, width * 3]."""
+        pose = (state.x, state.y, state.radius, state.angle)
+        if pose != self._pose:
+            self._pose, self._stamp = pose, self._cut(state)
+        if self._stamp is None:
+            return
+        rows, columns, cover, paint = self._stamp
+        patch = frame[rows, columns]
+        change = paint - patch
+        change *= cover if state.opacity == 1.0 else cover * np.float32(state.opacity)
+        patch += change
+
+    def _cut(self, state: State) -> _Stamp | None:
+        """Where the object covers the picture, how much (0..1) and with what; ``None`` outside of it."""
+        width, height = self._size
+        radius = state.radius * self._side
+        cx, cy = state.x * self._side + self._left, state.y * self._side + self._top
+        reach = radius * _SUPER + 2
+        x0, x1 = max(int(cx - reach), 0), min(int(cx + reach) + 1, width)
+        y0, y1 = max(int(cy - reach), 0), min(int(cy + reach) + 1, height)
+        if x0 >= x1 or y0 >= y1:
+            return None
+        xs = (np.arange(x0, x1, dtype=np.float32) + 0.5 - cx) / radius
+        ys = ((np.arange(y0, y1, dtype=np.float32) + 0.5 - cy) / radius)[:, None]
+        cos, sin = np.float32(np.cos(state.angle)), np.float32(np.sin(state.angle))
+        u, v = xs * cos + ys * sin, ys * cos - xs * sin
+        cover = np.clip(0.5 - _distance(self._thing.shape, u, v) * radius, 0.0, 1.0)
+        paint = np.tile(self._tint, x1 - x0)
+        if self._thing.texture != "plain":
+            paint = paint * np.repeat(_texture(self._thing.texture, u, v), 3, axis=1)
+        return slice(y0, y1), slice(3 * x0, 3 * x1), np.repeat(cover, 3, axis=1), paint
 
 
 def _texture(texture: str, u: Array, v: Array) -> Array:

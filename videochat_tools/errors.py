@@ -13,6 +13,9 @@
     │   ├── LibraryNotFoundError  no library at this path
     │   └── UnknownVideoError     the library holds no such video    (also KeyError)
     ├── BenchmarkError            the files of a benchmark, or the results of an earlier run, cannot be used
+    ├── TrainingDataError         annotation files or corpora of a training run cannot be used
+    ├── ConfigurationError        a setting, or a file of settings, cannot be used (also ValueError)
+    ├── MissingProgramError       a program that does a part of the work is not on the PATH
     ├── ContextTooLongError       the prompt does not fit the model  (also ValueError)
     ├── UnsupportedContentError   a message block the model cannot take (also ValueError)
     └── UnsupportedSchemaError    a JSON schema that a reply cannot be made to keep to (also ValueError)
@@ -24,14 +27,17 @@ from __future__ import annotations
 
 __all__ = [
     "BenchmarkError",
+    "ConfigurationError",
     "ContextTooLongError",
     "LibraryError",
     "LibraryNotFoundError",
     "MediaError",
     "MediaNotFoundError",
     "MissingDependencyError",
+    "MissingProgramError",
     "ModelLoadError",
     "NoVideoStreamError",
+    "TrainingDataError",
     "UnknownVideoError",
     "UnreadableMediaError",
     "UnsupportedContentError",
@@ -72,6 +78,10 @@ class MissingDependencyError(VideoChatError, ImportError):
         )
 
 
+class MissingProgramError(VideoChatError):
+    """A program that does a part of the work is not on the PATH. The message says how to install it."""
+
+
 class ModelLoadError(VideoChatError):
     """A checkpoint is missing, incomplete or of the wrong kind."""
 
@@ -90,6 +100,14 @@ class UnknownVideoError(LibraryError, KeyError):
 
 class BenchmarkError(VideoChatError):
     """The files of a benchmark, or the results of an earlier run, cannot be used."""
+
+
+class TrainingDataError(VideoChatError):
+    """Annotation files or corpora of a training run cannot be used."""
+
+
+class ConfigurationError(VideoChatError, ValueError):
+    """A setting, or a file of settings, cannot be used."""
 
 
 class ContextTooLongError(VideoChatError, ValueError):

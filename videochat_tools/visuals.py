@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from videochat_tools.content import Visual
-from videochat_tools.errors import MediaNotFoundError, UnreadableMediaError, UnsupportedContentError
+from videochat_tools.errors import UnreadableMediaError, UnsupportedContentError
+from videochat_tools.media.picture import read_picture
 from videochat_tools.remote_media import fetch
 from videochat_tools.types import TimeSpan
 
@@ -44,7 +45,7 @@ def read_clip(
     if visual.url is not None:
         visual = replace(visual, url=None, data=fetch(visual.url, visual.hosts))
     if visual.kind == "image":
-        return _read_image(visual)[None], ()
+        return read_picture(visual.path or io.BytesIO(visual.data or b""))[None], ()
     if visual.path is not None:
         return _read_video(visual.path, visual, num_frames, frame_size)
     # Containers are read with seeking; a file keeps large videos out of memory while they are decoded.
@@ -111,18 +112,3 @@ def part_of_video(start: float | None, end: float | None, duration: float) -> Ti
             "give start and end within it"
         )
     return TimeSpan(start, max(start, min(end, duration)))
-
-
-def _read_image(visual: Visual) -> npt.NDArray[np.uint8]:
-    """[height, width, 3], turned the right way up."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    source = visual.path if visual.path is not None else io.BytesIO(visual.data or b"")
-    name = visual.path or "the inline picture"
-    try:
-        with Image.open(source) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except FileNotFoundError:
-        raise MediaNotFoundError(f"no such file: {name}; check the name and the folder") from None
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise UnreadableMediaError(f"{name} is no readable picture ({error}); give a JPEG, PNG or WebP file") from error

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from videochat_tools.errors import MediaNotFoundError, UnreadableMediaError
+from videochat_tools.errors import UnreadableMediaError
 from videochat_tools.library.clips import fit_frame
 from videochat_tools.media import open_video
-from videochat_tools.media.opening import open_container, picture_stream
+from videochat_tools.media.frame_times import frame_times
+from videochat_tools.media.picture import read_picture
 from videochat_tools.models.frame_sampling import bounded_frame_indices
 
 __all__ = ["Footage", "Frames", "Shown", "blank_frames", "frames_at", "read_frames"]
@@ -63,8 +64,9 @@ def read_frames(footage: Footage, count: int, size: int | None) -> Shown:
     """
     if footage.path.is_dir():
         return _read_folder(footage, count, size)
-    times, fps = _frame_times(footage.path)
-    indices = bounded_frame_indices(count, fps, len(times) - 1, bound=footage.bound)
+    shown = frame_times(footage.path)
+    times = shown.seconds
+    indices = bounded_frame_indices(count, shown.fps, len(times) - 1, bound=footage.bound)
     # A bound that begins after the end asks for frames that are not there; the notebooks' reader fails on it.
     seconds = [times[min(max(index, 0), len(times) - 1)] for index in indices]
     return frames_at(footage.path, sorted(seconds), size)
@@ -86,8 +88,6 @@ def blank_frames(count: int, size: int | None) -> Shown:
 
 
 def _read_folder(footage: Footage, count: int, size: int | None) -> Shown:
-    from PIL import Image, UnidentifiedImageError
-
     last = sum(1 for _ in footage.path.glob("*.jpg"))
     if not last:
         raise UnreadableMediaError(f"{footage.path} holds no pictures 00001.jpg, 00002.jpg, …; extract them again")
@@ -95,30 +95,10 @@ def _read_folder(footage: Footage, count: int, size: int | None) -> Shown:
     pictures, seconds = [], []
     for index in bounded_frame_indices(count, fps, last, bound=footage.bound, first_index=1):
         path = footage.path / f"{min(max(index, 1), last):05d}.jpg"
-        try:
-            with Image.open(path) as picture:
-                pictures.append(np.asarray(picture.convert("RGB")))
-        except FileNotFoundError:
-            raise MediaNotFoundError(f"no picture {path}; the folder has gaps, extract it again") from None
-        except (UnidentifiedImageError, OSError) as error:
-            raise UnreadableMediaError(f"{path} is no readable picture ({error}); extract the folder again") from error
+        pictures.append(read_picture(path))
         seconds.append((index - 1) / fps)
     return Shown(_stack(pictures, size), tuple(seconds))
 
 
 def _stack(pictures: Sequence[Frames], size: int | None) -> Frames:
     return np.stack([picture if size is None else fit_frame(picture, size) for picture in pictures])
-
-
-def _frame_times(path: Path) -> tuple[list[float], float]:
-    """When each frame of a video appears, in seconds from the first, and the average frames a second."""
-    with open_container(path) as container:
-        stream = picture_stream(container, path)
-        packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
-        fps = float(stream.average_rate or stream.guessed_rate or 25)
-        stamps = [packet.pts for packet in packets if packet.pts is not None]
-        unit = stream.time_base
-        if len(stamps) < len(packets) or unit is None:  # AVI, raw streams: the frames are evenly spaced there
-            return [number / fps for number in range(max(1, len(packets)))], fps
-    stamps.sort()
-    return [float((stamp - stamps[0]) * unit) for stamp in stamps] or [0.0], fps

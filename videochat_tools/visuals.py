@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from videochat_tools.content import Visual
-from videochat_tools.errors import UnreadableMediaError, UnsupportedContentError
+from videochat_tools.errors import MediaNotFoundError, UnreadableMediaError, UnsupportedContentError
 from videochat_tools.media.picture import read_picture
 from videochat_tools.remote_media import fetch
 from videochat_tools.types import TimeSpan

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from videochat_tools.errors import UnreadableMediaError
+from videochat_tools.errors import MediaNotFoundError, UnreadableMediaError
 from videochat_tools.library.clips import fit_frame
 from videochat_tools.media import open_video
 from videochat_tools.media.frame_times import frame_times
@@ -95,6 +95,8 @@ def _read_folder(footage: Footage, count: int, size: int | None) -> Shown:
     pictures, seconds = [], []
     for index in bounded_frame_indices(count, fps, last, bound=footage.bound, first_index=1):
         path = footage.path / f"{min(max(index, 1), last):05d}.jpg"
+        if not path.is_file():
+            raise MediaNotFoundError(f"no picture {path}; the folder has gaps, extract it again")
         pictures.append(read_picture(path))
         seconds.append((index - 1) / fps)
     return Shown(_stack(pictures, size), tuple(seconds))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
+from videochat_tools.training.world.config import STANDARD, WorldConfig
 from videochat_tools.training.world.language import caption, clause
 from videochat_tools.training.world.narration import Sentence, narrate
 from videochat_tools.training.world.questions import NOT_FOUND, Question, ask
@@ -19,7 +20,6 @@ __all__ = ["QUESTION_TYPES", "PlacedScene", "Spoken", "TimedQuestion", "VideoPla
 
 QUESTION_TYPES = ("which", "colour", "direction", "count", "said", "shape")
 QUESTIONS_PER_MINUTE = 1.2  # of each type
-SHORTEST_SCENE, LONGEST_SCENE = 4.0, 8.0  # seconds; what sample_scene draws from
 SPOKEN_SHARE = 0.6  # of the scenes
 SECONDS_PER_WORD = 0.33
 
@@ -67,6 +67,7 @@ class VideoPlan:
     scenes: tuple[PlacedScene, ...]
     questions: tuple[TimedQuestion, ...]  # in rounds over the types
     absent_questions: tuple[TimedQuestion, ...]
+    world: WorldConfig = STANDARD
 
     @property
     def duration(self) -> float:
@@ -74,13 +75,14 @@ class VideoPlan:
         return self.scenes[-1].end
 
 
-def plan_video(minutes: float = 10.0, seed: int = 0, *, fps: int = 10) -> VideoPlan:
+def plan_video(minutes: float = 10.0, seed: int = 0, *, fps: int = 10, world: WorldConfig = STANDARD) -> VideoPlan:
     """Draw a video of the world; the same arguments always give the same plan.
 
     Args:
         minutes: Length; the last scene ends with the last whole frame.
         seed: Source of chance.
         fps: Frames a second; scenes begin and end on frames.
+        world: What there is and happens.
 
     Raises:
         ValueError: if not even one frame fits.
@@ -89,11 +91,11 @@ def plan_video(minutes: float = 10.0, seed: int = 0, *, fps: int = 10) -> VideoP
     if frames < 1 or fps < 1:
         raise ValueError(f"a video needs at least one frame, got {minutes!r} minutes at {fps!r} frames a second")
     rng = Random(seed)
-    scenes = _place_scenes(rng, frames, fps)
+    scenes = _place_scenes(rng, frames, fps, world)
     wanted = max(2, round(QUESTIONS_PER_MINUTE * minutes))
     questions = _questions(Random(rng.getrandbits(64)), scenes, wanted)
-    absent = _absent_questions(Random(rng.getrandbits(64)), scenes, wanted)
-    return VideoPlan(seed, fps, tuple(scenes), tuple(questions), tuple(absent))
+    absent = _absent_questions(Random(rng.getrandbits(64)), scenes, wanted, world)
+    return VideoPlan(seed, fps, tuple(scenes), tuple(questions), tuple(absent), world)
 
 
 def holds(question: Question, scene: Scene) -> bool:
@@ -110,13 +112,13 @@ def _could_mean(fact: Fact, scene: Scene, kind: str) -> bool:
     return fact in scene.facts
 
 
-def _place_scenes(rng: Random, frames: int, fps: int) -> list[PlacedScene]:
+def _place_scenes(rng: Random, frames: int, fps: int, world: WorldConfig) -> list[PlacedScene]:
     placed: list[PlacedScene] = []
     topics: set[str] = set()
     done = 0
     while done < frames:
-        scene = _next_scene(rng, placed[-1].scene if placed else None)
-        length = _whole_frames(scene, frames - done, fps)
+        scene = _next_scene(rng, placed[-1].scene if placed else None, world)
+        length = _whole_frames(scene, frames - done, fps, world)
         scene = _stretch(scene, length / fps)
         start = done / fps
         spoken = _narration(rng, topics, start, length / fps) if rng.random() < SPOKEN_SHARE else None
@@ -125,18 +127,18 @@ def _place_scenes(rng: Random, frames: int, fps: int) -> list[PlacedScene]:
     return placed
 
 
-def _next_scene(rng: Random, before: Scene | None) -> Scene:
+def _next_scene(rng: Random, before: Scene | None, world: WorldConfig) -> Scene:
     """A scene without an object of the colour and shape of one in the scene before, so that the cut can be seen."""
     seen = {(thing.colour, thing.shape) for thing in before.things} if before is not None else set()
     while True:
-        scene = sample_scene(rng, held_out=None)
+        scene = sample_scene(rng, held_out=None, world=world)
         if not any((thing.colour, thing.shape) in seen for thing in scene.things):
             return scene
 
 
-def _whole_frames(scene: Scene, left: int, fps: int) -> int:
+def _whole_frames(scene: Scene, left: int, fps: int, world: WorldConfig) -> int:
     """The scene's length in frames; what it would leave over must be long enough for the scenes after it."""
-    shortest, longest = round(SHORTEST_SCENE * fps), round(LONGEST_SCENE * fps)
+    shortest, longest = (round(seconds * fps) for seconds in world.duration)
     if left <= longest:
         return left
     return min(round(scene.duration * fps), left - shortest)
@@ -223,13 +225,15 @@ def _only_here(
     return None
 
 
-def _absent_questions(rng: Random, scenes: Sequence[PlacedScene], wanted: int) -> list[TimedQuestion]:
+def _absent_questions(
+    rng: Random, scenes: Sequence[PlacedScene], wanted: int, world: WorldConfig
+) -> list[TimedQuestion]:
     """Questions of the same forms about scenes that are not in the video, true of none that is."""
     asked: list[TimedQuestion] = []
     for _ in range(wanted):
         for kind in QUESTION_TYPES:
             for _ in range(40):
-                scene = sample_scene(rng, held_out=None)
+                scene = sample_scene(rng, held_out=None, world=world)
                 question = _absent_said(rng, scenes, scene) if kind == "said" else ask(rng, scene, kind)
                 if question is None or (kind != "said" and not any(f[0] in ("does", "meets") for f in question.facts)):
                     continue

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from videochat_tools.training.world.config import BRIGHTEST_BACKGROUND, STANDARD, WorldConfig
 from videochat_tools.training.world.scene import COLOURS, Scene, State, Thing
 
 __all__ = ["render_clip"]
@@ -21,7 +22,15 @@ _Stamp = tuple[slice, slice, Array, Array]  # rows, columns, cover, paint
 _SUPER = 1.25  # how far around an object pixels are computed, in radii
 
 
-def render_clip(scene: Scene, times: Sequence[float], width: int, height: int, *, noise: float = 4.0) -> Image:
+def render_clip(
+    scene: Scene,
+    times: Sequence[float],
+    width: int,
+    height: int,
+    *,
+    noise: float | None = None,
+    world: WorldConfig = STANDARD,
+) -> Image:
     """Render a scene at some times.
 
     Args:
@@ -29,13 +38,14 @@ def render_clip(scene: Scene, times: Sequence[float], width: int, height: int, *
         times: Seconds after the scene's start.
         width: Pixels.
         height: Pixels.
-        noise: Standard deviation of the sensor noise, in 0..255.
+        noise: Standard deviation of the sensor noise, in 0..255; ``None`` is that of the world's clips.
+        world: Whose backgrounds and noise are drawn.
 
     Returns:
         uint8 RGB of shape [len(times), height, width, 3].
     """
     rng = Random(scene.seed)
-    background = _background(rng, width, height)
+    background = _background(rng, width, height, world)
     pens = [_Pen(thing, _tint(rng, thing), width, height) for thing in scene.things]
     # Rows of interleaved channels, [T, height, width * 3]: numpy is slow where the last axis has only three elements.
     frames = np.empty((len(times), height, width * 3), np.float32)
@@ -45,6 +55,7 @@ def render_clip(scene: Scene, times: Sequence[float], width: int, height: int, *
         for index in sorted(range(len(states)), key=lambda index: states[index].depth):
             if states[index].opacity > 0.02:
                 pens[index].draw(frame, states[index])
+    noise = world.clip_noise if noise is None else noise
     if noise:
         frames += _noise(rng, frames.shape) * np.float32(noise)
     np.clip(frames, 0, 255, out=frames)
@@ -61,12 +72,12 @@ def _centres(count: int) -> Array:
     return (np.arange(count, dtype=np.float32) + 0.5) / count
 
 
-def _background(rng: Random, width: int, height: int) -> Array:
+def _background(rng: Random, width: int, height: int, world: WorldConfig) -> Array:
     """A muted gradient, stripes or a checkerboard, darker and greyer than any object; [height, width * 3]."""
     xs, ys = _centres(width), _centres(height)[:, None]
-    base = np.array([rng.uniform(25, 105) for _ in range(3)], np.float32)
+    base = np.array([rng.uniform(*world.background_levels) for _ in range(3)], np.float32)
     base = base * 0.45 + base.mean() * 0.55
-    other = np.clip(base + rng.choice((-1, 1)) * rng.uniform(12, 32), 8, 135)
+    other = np.clip(base + rng.choice((-1, 1)) * rng.uniform(*world.background_contrast), 8, BRIGHTEST_BACKGROUND)
     angle = rng.uniform(0, 2 * np.pi)
     kind = rng.randrange(3)
     if kind == 2:

@@ -14,6 +14,21 @@ from functools import cached_property
 from itertools import product
 from random import Random
 
+from videochat_tools.errors import ConfigurationError
+from videochat_tools.training.world.config import STANDARD, WorldConfig
+from videochat_tools.training.world.vocabulary import (
+    ACTIONS,
+    COLOURS,
+    DIRECTIONS,
+    HELD_OUT,
+    INTERACTIONS,
+    SHAPES,
+    SIZES,
+    SPINNABLE,
+    STILL,
+    TEXTURES,
+)
+
 __all__ = [
     "ACTIONS",
     "COLOURS",
@@ -33,34 +48,10 @@ __all__ = [
     "sample_scene",
 ]
 
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "red": (222, 38, 38),
-    "orange": (244, 134, 28),
-    "yellow": (244, 226, 52),
-    "green": (44, 176, 60),
-    "cyan": (60, 214, 224),
-    "blue": (44, 80, 230),
-    "purple": (166, 58, 204),
-    "white": (242, 242, 242),
-}
-SHAPES = ("circle", "square", "triangle", "cross", "ring", "star")
-SIZES = {"small": 0.115, "large": 0.2}  # radius as a share of the picture's shorter side
-TEXTURES = ("plain", "striped", "dotted")
-DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
-ACTIONS = (*DIRECTIONS, "spin", "grow", "shrink", "blink", "bounce", "appear", "disappear")
-INTERACTIONS = ("bump", "behind", "front")
-STILL = "still"
-
-# Pairs that training clips never show, though training text names them: they tell composition from memory.
-HELD_OUT: frozenset[tuple[str, str]] = frozenset(
-    {("red", "ring"), ("green", "star"), ("blue", "triangle"), ("yellow", "cross")}
-)
-
 Fact = tuple  # ("is", look) | ("does", kind, look) | ("meets", kind, look, look) | ("then", …) | ("count", n)
 Look = tuple  # (colour, shape, size, texture), each None where it is left open
 
-# Shapes that look the same after a small turn cannot be seen to spin.
-_SPINNABLE = ("square", "triangle", "cross", "star")
+_TRIES = 20_000  # scenes drawn in search of a held-out action
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,23 +202,45 @@ def _rough(thing: Thing) -> tuple[Look, ...]:
     return tuple((one, other, None, None) for one, other in pairs)
 
 
-def sample_scene(rng: Random, *, held_out: bool | None = False) -> Scene:
+def sample_scene(rng: Random, *, held_out: bool | None = False, world: WorldConfig = STANDARD) -> Scene:
     """Draw one scene.
 
     Args:
         rng: Source of chance.
-        held_out: ``False`` never shows a pair of :data:`HELD_OUT` (training), ``True`` shows at least one as the
-            main object, ``None`` shows any pair.
+        held_out: ``False`` never shows what the world holds out (training), ``True`` shows at least one such pair (of
+            colour and shape as the first object), ``None`` shows anything.
+        world: What there is and happens.
+
+    Raises:
+        ConfigurationError: ``held_out`` is ``True`` and the world holds out nothing that it can show.
     """
-    duration = rng.uniform(4.0, 8.0)
-    things = _sample_things(rng, rng.choices((1, 2, 3), (0.2, 0.45, 0.35))[0], held_out)
-    starts = _sample_windows(rng, duration) if rng.random() > 0.05 else []
+    if held_out is not True:
+        return _draw_scene(rng, held_out, world if held_out is False else world.with_all_actions)
+    if not world.possible_pairs and not world.held_out_actions:
+        raise ConfigurationError("the world holds out no pair that it can show: name some in held_out")
+    # Half of the scenes for each sort, where there are both.
+    by_look = not world.held_out_actions or (bool(world.possible_pairs) and rng.random() < 0.5)
+    for _ in range(1 if by_look else _TRIES):
+        scene = _draw_scene(rng, True if by_look else None, world.with_all_actions)
+        doing = ((scene.things[event.subject], event.kind) for event in scene.events)
+        if by_look or any(world.withholds(thing.colour, thing.shape, kind) for thing, kind in doing):
+            return scene
+    raise ConfigurationError(
+        f"none of {_TRIES} scenes shows an action of held_out_actions {sorted(world.held_out_actions)}; "
+        "name pairs that the world's colours, shapes, actions and interactions allow"
+    )
+
+
+def _draw_scene(rng: Random, held_out: bool | None, world: WorldConfig) -> Scene:
+    duration = rng.uniform(*world.duration)
+    numbers = range(1, len(world.object_weights) + 1)
+    things = _sample_things(rng, rng.choices(numbers, world.object_weights)[0], held_out, world)
     events: list[Event] = []
     taken: dict[int, set[str]] = {}
-    for start, end in starts:
+    for start, end in _sample_windows(rng, duration, world):
         event = None
         for _ in range(4):  # an event that does not fit is drawn again
-            event, things = _sample_event(rng, things, taken, start, end)
+            event, things = _sample_event(rng, things, taken, start, end, world)
             if event is not None:
                 break
         if event is not None:
@@ -238,20 +251,26 @@ def sample_scene(rng: Random, *, held_out: bool | None = False) -> Scene:
     return Scene(tuple(things), tuple(events), duration, rng.getrandbits(32))
 
 
-def sample_busy_scene(rng: Random) -> Scene:
-    """Three objects that all do something all the time, for learning to see motion; nothing is ever said about it."""
-    duration = rng.uniform(4.0, 8.0)
-    things, events = _sample_things(rng, 3, False), []
+def sample_busy_scene(rng: Random, world: WorldConfig = STANDARD) -> Scene:
+    """As many objects as there can be, all doing something all the time, for learning to see motion.
+
+    Nothing is ever said about such a scene.
+    """
+    duration = rng.uniform(*world.duration)
+    things, events = _sample_things(rng, world.most_objects, False, world), []
     for index in range(len(things)):
         start, end = duration * rng.uniform(0.0, 0.1), duration * rng.uniform(0.9, 1.0)
-        drawn, things = _act(rng, index, things, set(), start, end, clear=False)
+        drawn, things = _act(rng, index, things, set(), start, end, world, clear=False)
         if drawn is not None:
             events.append(drawn)
     return Scene(tuple(things), tuple(events), duration, rng.getrandbits(32))
 
 
-def _sample_windows(rng: Random, duration: float) -> list[tuple[float, float]]:
-    if rng.random() < 0.6:
+def _sample_windows(rng: Random, duration: float, world: WorldConfig) -> list[tuple[float, float]]:
+    none, one, two = (weight / sum(world.event_weights) for weight in world.event_weights)
+    if rng.random() <= none:
+        return []
+    if rng.random() * (one + two) < one:
         return [(duration * rng.uniform(0.05, 0.25), duration * rng.uniform(0.75, 0.97))]
     middle = rng.uniform(0.46, 0.54)
     return [
@@ -260,26 +279,25 @@ def _sample_windows(rng: Random, duration: float) -> list[tuple[float, float]]:
     ]
 
 
-def _sample_things(rng: Random, count: int, held_out: bool | None) -> list[Thing]:
-    colours, shapes = list(COLOURS), list(SHAPES)
+def _sample_things(rng: Random, count: int, held_out: bool | None, world: WorldConfig) -> list[Thing]:
     things: list[Thing] = []
     while len(things) < count:
-        colour, shape = rng.choice(colours), rng.choice(shapes)
-        if things and rng.random() < 0.3:  # share a colour or a shape, so that names must bind both
+        colour, shape = rng.choice(world.colours), rng.choice(world.shapes)
+        if things and rng.random() < world.lookalike_share:  # names must bind colour and shape to tell them apart
             other = rng.choice(things)
             colour, shape = (other.colour, shape) if rng.random() < 0.5 else (colour, other.shape)
         if held_out and not things:
-            colour, shape = rng.choice(sorted(HELD_OUT))
-        elif held_out is False and (colour, shape) in HELD_OUT:
+            colour, shape = rng.choice(world.possible_pairs)
+        elif held_out is False and (colour, shape) in world.held_out:
             continue
         if any((thing.colour, thing.shape) == (colour, shape) for thing in things):
             continue
-        size = rng.choice(tuple(SIZES))
+        size = rng.choice(world.sizes)
         place = _free_place(rng, things, SIZES[size])
         if place is None:
             things.clear()
             continue
-        texture = rng.choices(TEXTURES, (0.5, 0.25, 0.25))[0]
+        texture = rng.choices(world.textures, world.texture_weights)[0]
         angle = rng.uniform(-0.35, 0.35)
         things.append(Thing(colour, shape, size, texture, *place, angle))
     return things
@@ -294,41 +312,53 @@ def _free_place(rng: Random, things: list[Thing], radius: float) -> tuple[float,
 
 
 def _sample_event(
-    rng: Random, things: list[Thing], taken: dict[int, set[str]], start: float, end: float
+    rng: Random, things: list[Thing], taken: dict[int, set[str]], start: float, end: float, world: WorldConfig
 ) -> tuple[Event | None, list[Thing]]:
     """One event that fits the objects as they stand; moves the subject's start so that it stays in the picture."""
     subject = rng.randrange(len(things))
     done = taken.get(subject, set())
-    if len(things) > 1 and not taken and rng.random() < 0.3:
+    if len(things) > 1 and not taken and world.interactions and rng.random() < world.interaction_share:
         target = rng.choice([index for index in range(len(things)) if index != subject])
         one, other = things[subject], things[target]
         gap = math.hypot(one.x - other.x, one.y - other.y)
-        kind = rng.choice(INTERACTIONS)
-        if kind != "bump":
+        kind = rng.choice(world.interactions)
+        if kind != "bump" and not world.withholds(one.colour, one.shape, kind):
             place = _place_to_pass_from(rng, things, subject, target)
             if place is not None:
                 passer = replace(one, x=place[0], y=place[1])
                 moved = [passer if index == subject else thing for index, thing in enumerate(things)]
                 return Event(kind, subject, start, end, target), moved
         kind = "bump"
-        if gap > 0.32:
+        if gap > 0.32 and kind in world.interactions and not world.withholds(one.colour, one.shape, kind):
             return Event(kind, subject, start, end, target), things
     if done & {"disappear", "blink", "target", "appear", *INTERACTIONS}:
         return None, things
-    return _act(rng, subject, things, done, start, end)
+    return _act(rng, subject, things, done, start, end, world)
 
 
 def _act(
-    rng: Random, subject: int, things: list[Thing], done: set[str], start: float, end: float, *, clear: bool = True
+    rng: Random,
+    subject: int,
+    things: list[Thing],
+    done: set[str],
+    start: float,
+    end: float,
+    world: WorldConfig,
+    *,
+    clear: bool = True,
 ) -> tuple[Event | None, list[Thing]]:
     """An event of one object alone. ``clear``: it must not come near another one."""
-    kinds = [kind for kind in ACTIONS if _possible(kind, things[subject], done)]
+    amount, thing = 0.4, things[subject]
+    kinds = [
+        kind
+        for kind in world.actions
+        if _possible(kind, thing, done) and not world.withholds(thing.colour, thing.shape, kind)
+    ]
     if not kinds:
         return None, things
     kind = rng.choice(kinds)
-    amount, thing = 0.4, things[subject]
     if kind in DIRECTIONS:
-        amount = rng.uniform(0.32, 0.5)
+        amount = rng.uniform(*world.travel)
         dx, dy = DIRECTIONS[kind]
         if not done:
             radius = SIZES[thing.size]
@@ -367,7 +397,7 @@ def _place_to_pass_from(rng: Random, things: list[Thing], subject: int, target: 
 
 
 def _possible(kind: str, thing: Thing, done: set[str]) -> bool:
-    if kind in done or (kind == "spin" and thing.shape not in _SPINNABLE):
+    if kind in done or (kind == "spin" and thing.shape not in SPINNABLE):
         return False
     if done:  # a second event of the same object: only such as combine without confusion
         return kind in ("spin", "blink", "disappear", *DIRECTIONS) and not done & set(DIRECTIONS)

@@ -41,8 +41,12 @@ class Failures:
     def report(self) -> str:
         """All of them, one a line, the most frequent first; empty if all could be read."""
         ordered = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
-        lines = [f"{count:>6} x  {place}: {self.reasons[place]}" for place, count in ordered]
+        lines = [f"{count:>6} x  {self._told(place)}" for place, count in ordered]
         return "\n".join([f"{self.total} samples of {len(self)} media could not be read:", *lines]) if lines else ""
+
+    def _told(self, place: str) -> str:
+        reason = self.reasons[place]
+        return reason if place in reason else f"{place}: {reason}"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it: a list of ``{path, reason, count}``."""

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -13,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from videochat_tools.errors import TrainingDataError, VideoChatError
+from videochat_tools.errors import TrainingDataError, UnsupportedContentError, VideoChatError
 from videochat_tools.training.released.samples import CaptionSample, InstructionSample, read_sample
 
 from .annotations import AnnotationFile
 from .corpora import MEDIA, Corpus, Medium
+from .decoding import DecoderLostError, DecodingPool
 from .failures import Failures
 from .reading import Clip, ClipRequest, read_clip
 from .sampling import ClipSampling
@@ -53,6 +59,7 @@ class _Shown:
     sample: CaptionSample | InstructionSample
     id: int
     clip: Clip | None
+    failed: tuple[tuple[str, str], ...]  # what could not be read before it: place and reason
 
 
 class Mixture:
@@ -74,6 +81,10 @@ class Mixture:
         seed: Of all that chance decides.
         rank: Number of this process, from 0.
         world_size: How many processes there are.
+        workers: Processes that decode, for each process that trains; they change nothing about the batches. 0 decodes
+            in this one, which a file that crashes or hangs the decoder then takes with it.
+        prefetch: Batches that the workers are ahead.
+        time_limit: Seconds that a worker may take for one clip, before it is ended and the sample counts as unreadable.
 
     Raises:
         TrainingDataError: An annotation file cannot be used, or a medium does not fill one batch.
@@ -89,6 +100,8 @@ class Mixture:
         rank: int = 0,
         world_size: int = 1,
         workers: int = 0,
+        prefetch: int = 2,
+        time_limit: float = 120.0,
     ) -> None:
         if not corpora:
             raise TrainingDataError("there is nothing to train on; give at least one corpus")
@@ -99,6 +112,9 @@ class Mixture:
         self.failures = Failures()
         self._files = [AnnotationFile(corpus.annotation) for corpus in self.corpora]
         self._seed, self._rank, self._world_size = seed, rank, world_size
+        self._prefetch = max(1, prefetch)
+        self._pool = DecodingPool(sampling, workers, time_limit) if workers > 0 else None
+        self._lost: dict[Path, str] = {}  # what crashed or hung a decoder is not given to another one
         self._sizes: dict[Medium, int] = {}  # of one process's batch
         self._batches: dict[Medium, int] = {}  # in an epoch
         for medium in MEDIA:
@@ -134,14 +150,31 @@ class Mixture:
             number: Which, from 0.
             start: Begin with this batch, counted from 0; what comes before it is not read.
         """
-        for index, medium, places in self._plan(number, start):
-            draws = f"{self._seed}:{number}:{index}"
-            first = self._rank * self._sizes[medium]
-            shown = [self._show(place, f"{draws}:{first + offset}") for offset, place in enumerate(places)]
-            yield _batch(medium, shown)
+        planned = self._plan(number, start)
+        if self._pool is None:
+            for medium, items in planned:
+                yield self._batch(medium, [self._show(*item) for item in items])
+            return
+        ahead: deque[tuple[Medium, list[Future[_Shown]]]] = deque()
+        try:
+            while True:
+                for medium, items in islice(planned, 1 + self._prefetch - len(ahead)):
+                    ahead.append((medium, [self._pool.submit(partial(self._show, *item)) for item in items]))
+                if not ahead:
+                    return
+                medium, futures = ahead[0]
+                shown = [future.result() for future in futures]
+                ahead.popleft()
+                yield self._batch(medium, shown)
+        finally:
+            for _, futures in ahead:
+                for future in futures:
+                    future.cancel()
 
     def close(self) -> None:
-        """End the worker processes."""
+        """End the worker processes. No epoch can be read afterwards."""
+        if self._pool is not None:
+            self._pool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -156,18 +189,20 @@ class Mixture:
     def _numbers(self, medium: Medium) -> list[int]:
         return [number for number, corpus in enumerate(self.corpora) if corpus.medium == medium]
 
-    def _plan(self, epoch: int, start: int) -> Generator[tuple[int, Medium, list[tuple[int, int]]], None, None]:
-        """For each batch from ``start`` on: its number, its medium, and corpus and entry of this process's samples."""
+    def _plan(self, epoch: int, start: int) -> Iterator[tuple[Medium, list[tuple[int, int, str]]]]:
+        """The batches from ``start`` on: medium, and for each of this process's samples corpus, entry and draws."""
         order = [medium for medium, count in self._batches.items() for _ in range(count)]
         random.Random(f"{self._seed}:{epoch}:order").shuffle(order)
         shuffled = {medium: self._permutation(epoch, medium) for medium in self._batches}
         used: dict[Medium, int] = dict.fromkeys(self._batches, 0)
         for index, medium in enumerate(order):
-            begin = used[medium] + self._rank * self._sizes[medium]
-            used[medium] += self._sizes[medium] * self._world_size
+            size = self._sizes[medium]
             if index >= start:
-                chosen = shuffled[medium][begin : begin + self._sizes[medium]]
-                yield index, medium, [self._locate(medium, int(each)) for each in chosen]
+                places = range(self._rank * size, (self._rank + 1) * size)  # in the global batch
+                chosen = [self._locate(medium, int(shuffled[medium][used[medium] + place])) for place in places]
+                draws = f"{self._seed}:{epoch}:{index}"
+                yield medium, [(*each, f"{draws}:{place}") for each, place in zip(chosen, places, strict=True)]
+            used[medium] += size * self._world_size
 
     def _permutation(self, epoch: int, medium: Medium) -> npt.NDArray[np.int64]:
         total = sum(len(self._files[number]) for number in self._numbers(medium))
@@ -184,31 +219,54 @@ class Mixture:
             position -= len(self._files[number])
         raise IndexError(position)
 
+    def _batch(self, medium: Medium, shown: Sequence[_Shown]) -> SampleBatch:
+        for each in shown:
+            for place, reason in each.failed:
+                self.failures.add(place, reason)
+        clips = [each.clip for each in shown if each.clip is not None]
+        return SampleBatch(
+            medium,
+            tuple(each.sample for each in shown),
+            tuple(each.id for each in shown),
+            tuple(clip.pixels for clip in clips),
+            tuple(clip.times for clip in clips),
+        )
+
     # One sample
 
-    def _show(self, place: tuple[int, int], draws: str) -> _Shown:
+    def _show(self, number: int, entry: int, draws: str) -> _Shown:
         """A sample, or the first of others of the same corpus that can be read."""
-        number, entry = place
-        total = len(self._files[number])
+        corpus, total = self.corpora[number], len(self._files[number])
         step = _coprime(random.Random(f"{draws}:step").randrange(1, max(2, total)), total)
-        reason = ""
+        failed: list[tuple[str, str]] = []
         for attempt in range(min(total, _REPLACEMENTS)):
             other = (entry + attempt * step) % total
-            where = f"{self.corpora[number].annotation}, entry {other + 1}"
+            place = f"{corpus.annotation}, entry {other + 1}"
             try:
                 sample, request = self._request(number, other, f"{draws}:{attempt}")
                 if request is None:
-                    return _Shown(sample, _identity(where), None)
-                where = str(request.path)
-                clip = read_clip(request, self.sampling)
-                return _Shown(sample, _identity(f"{request.path}\0{request.span}"), clip)
+                    return _Shown(sample, _identity(place), None, tuple(failed))
+                place = str(request.path)
+                clip = self._read(request)
+                return _Shown(sample, _identity(f"{request.path}\0{request.span}"), clip, tuple(failed))
+            except TrainingDataError:
+                raise
             except (VideoChatError, OSError) as error:
-                reason = str(error)
-                self.failures.add(where, reason)
+                failed.append((place, str(error)))
         raise TrainingDataError(
-            f"none of {min(total, _REPLACEMENTS)} samples of {self.corpora[number].name} could be read; "
-            f"the last: {reason}"
+            f"none of {len(failed)} samples of {corpus.name} could be read; the last: {failed[-1][1]}"
         )
+
+    def _read(self, request: ClipRequest) -> Clip:
+        if self._pool is None:
+            return read_clip(request, self.sampling)
+        if request.path in self._lost:
+            raise DecoderLostError(self._lost[request.path])
+        try:
+            return self._pool.read(request)
+        except DecoderLostError as error:
+            self._lost[request.path] = str(error)
+            raise
 
     def _request(
         self, number: int, entry: int, draws: str
@@ -217,7 +275,7 @@ class Mixture:
         corpus = self.corpora[number]
         sample = read_sample(self._files[number][entry])
         if (sample.kind or "text") != corpus.medium:
-            raise TrainingDataError(
+            raise UnsupportedContentError(
                 f"{corpus.annotation}, entry {entry + 1} shows {sample.kind or 'nothing'}, but its corpus is of "
                 f"{corpus.medium}; split the file"
             )
@@ -247,14 +305,3 @@ def _coprime(step: int, total: int) -> int:
 
 def _identity(what: str) -> int:
     return int.from_bytes(hashlib.blake2b(what.encode(), digest_size=8).digest(), "big") >> 1
-
-
-def _batch(medium: Medium, shown: Sequence[_Shown]) -> SampleBatch:
-    clips = [each.clip for each in shown if each.clip is not None]
-    return SampleBatch(
-        medium,
-        tuple(each.sample for each in shown),
-        tuple(each.id for each in shown),
-        tuple(clip.pixels for clip in clips),
-        tuple(clip.times for clip in clips),
-    )

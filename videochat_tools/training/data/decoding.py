@@ -1,0 +1,167 @@
+"""Decoding in processes of their own: a file that crashes or hangs a decoder costs that one process, not the run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import TypeVar
+
+import torch
+
+from videochat_tools.errors import TrainingDataError, UnreadableMediaError, VideoChatError
+
+from .reading import Clip, ClipRequest, read_clip
+from .sampling import ClipSampling
+
+__all__ = ["DecoderLostError", "DecodingPool"]
+
+Result = TypeVar("Result")
+
+_START_SECONDS = 300.0  # that a process may take to import PyTorch; many at once on a network disk are slow
+_END_SECONDS = 5.0  # that the system may take to end a killed process
+
+
+class DecoderLostError(UnreadableMediaError):
+    """A file crashed the decoder, or kept it busy for too long. To try it again costs as much again."""
+
+
+class DecodingPool:
+    """Threads that each have a decoding process.
+
+    Args:
+        sampling: How clips become pixels.
+        workers: How many, at least 1.
+        time_limit: Seconds that one clip may take.
+    """
+
+    def __init__(self, sampling: ClipSampling, workers: int, time_limit: float) -> None:
+        self._sampling, self._time_limit = sampling, time_limit
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decoding")
+        self._own = threading.local()
+        self._lock = threading.Lock()
+        self._workers: list[_Worker] = []
+        self._closed = False
+        # A fork of this process would inherit its threads' locks and its GPU; a server that has imported everything
+        # gives new processes at once.
+        self._context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
+        self._context.set_forkserver_preload([__name__])
+
+    def submit(self, work: Callable[[], Result]) -> Future[Result]:
+        """Run something in one of the threads; it may call :meth:`read`."""
+        return self._threads.submit(work)
+
+    def read(self, request: ClipRequest) -> Clip:
+        """:func:`read_clip` in the process of the calling thread.
+
+        Raises:
+            DecoderLostError: The process crashed, or was ended after ``time_limit``.
+            UnreadableMediaError: What ``read_clip`` says.
+            TrainingDataError: The pool is closed, or its processes do not start.
+        """
+        worker: _Worker | None = getattr(self._own, "worker", None)
+        if worker is None:
+            with self._lock:
+                if self._closed:
+                    raise TrainingDataError("the mixture is closed; make a new one to read on")
+                worker = self._own.worker = _Worker(self._context, self._sampling)
+                self._workers.append(worker)
+        try:
+            return worker.read(request, self._time_limit)
+        except DecoderLostError:
+            self._own.worker = None
+            with self._lock:
+                self._workers.remove(worker)
+            raise
+
+    @property
+    def pids(self) -> list[int]:
+        """Numbers of the decoding processes that are running."""
+        with self._lock:
+            return [worker.process.pid for worker in self._workers if worker.process.pid is not None]
+
+    def close(self) -> None:
+        """End threads and processes, whatever they are doing."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            self._closed = True
+            for worker in self._workers:
+                worker.end()
+        self._threads.shutdown(wait=True)
+
+
+class _Worker:
+    """One process, and this end of the pipe to it."""
+
+    def __init__(self, context: multiprocessing.context.BaseContext, sampling: ClipSampling) -> None:
+        self._pipe, theirs = context.Pipe()
+        self.process: BaseProcess = context.Process(target=_serve, args=(theirs, sampling), daemon=True)  # type: ignore[attr-defined]
+        self.process.start()
+        theirs.close()
+        self._ready = False
+
+    def read(self, request: ClipRequest, time_limit: float) -> Clip:
+        try:
+            if not self._ready:
+                if not self._pipe.poll(_START_SECONDS):
+                    raise TrainingDataError(
+                        f"a decoding process did not start within {_START_SECONDS:g} s; use fewer workers"
+                    )
+                self._pipe.recv()
+                self._ready = True
+            self._pipe.send(request)
+            if not self._pipe.poll(time_limit):
+                self.end()
+                raise DecoderLostError(
+                    f"{request.path} kept the decoder busy for over {time_limit:g} s; check it, or raise time_limit"
+                )
+            answer = self._pipe.recv()
+            if isinstance(answer, str):
+                raise UnreadableMediaError(answer)
+            shape, times = answer
+            pixels = torch.empty(shape)
+            self._pipe.recv_bytes_into(memoryview(pixels.numpy()).cast("B"))
+            return Clip(pixels, times)
+        except (EOFError, OSError) as error:
+            self.process.join(_END_SECONDS)
+            how = self._last_words()
+            self.end()
+            raise DecoderLostError(f"{request.path} crashed the decoder ({how}); check it") from error
+
+    def _last_words(self) -> str:
+        code = self.process.exitcode
+        if code is None or code >= 0:
+            return f"exit code {code}"
+        return signal.Signals(-code).name
+
+    def end(self) -> None:
+        """Kill the process, whatever it is doing."""
+        self.process.kill()
+        self.process.join(_END_SECONDS)
+        self._pipe.close()
+
+
+def _serve(pipe: Connection, sampling: ClipSampling) -> None:
+    """What a decoding process does, until the other end of its pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, it is for the training process
+    torch.set_num_threads(1)  # there are as many processes as the user wants to be busy
+    try:
+        pipe.send("ready")
+        while True:
+            request = pipe.recv()
+            try:
+                clip = read_clip(request, sampling)
+            except Exception as error:  # whatever a decoder may raise, it is told and counted
+                known = isinstance(error, VideoChatError)
+                pipe.send(str(error) if known else f"{request.path}: {type(error).__name__}: {error}")
+                continue
+            pipe.send((tuple(clip.pixels.shape), clip.times))
+            # As bytes: PyTorch's own way needs shared memory, of which containers have little.
+            pipe.send_bytes(memoryview(clip.pixels.contiguous().numpy()).cast("B"))
+    except (EOFError, OSError):
+        return

@@ -13,6 +13,7 @@ import typer
 
 from videochat_tools._version import __version__
 from videochat_tools.cli.convert import convert
+from videochat_tools.cli.data import data
 from videochat_tools.cli.eval import evaluate
 from videochat_tools.cli.options import (
     DEFAULT_LIBRARY,
@@ -292,3 +293,4 @@ def sample(
 # Last, so that help lists first what a newcomer needs first.
 app.command("eval", short_help="Measure a model on a public benchmark.")(evaluate)
 app.add_typer(convert, name="convert", short_help="Turn released files into folders that can be used.")
+app.add_typer(data, name="data", short_help="Check training files, or make them from other formats.")

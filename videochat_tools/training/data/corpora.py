@@ -18,7 +18,14 @@ Medium = Literal["image", "video", "text"]
 MEDIA: tuple[Medium, ...] = get_args(Medium)
 
 _FOLDER_FPS = 3.0  # pictures a second of the frame folders that the released lists name (TVQA, also in MVBench)
-_KEYS = ("annotation", "root", "medium", "name", "folder_fps")
+_KINDS: dict[str, tuple[type, ...]] = {
+    "annotation": (str,),
+    "root": (str,),
+    "medium": (str,),
+    "name": (str,),
+    "folder_fps": (int, float),
+    "shuffle_turns": (bool,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,8 @@ class Corpus:
         medium: What all its samples show; a batch shows one medium only.
         name: In reports; empty takes the annotation's path.
         folder_fps: Pictures a second where a "video" is a folder of numbered pictures.
+        shuffle_turns: Show the turns of a conversation in another order each time, as the released recipes do. False
+            for dialogues in which one question builds on another.
     """
 
     annotation: Path
@@ -38,6 +47,7 @@ class Corpus:
     medium: Medium = "image"
     name: str = ""
     folder_fps: float = _FOLDER_FPS
+    shuffle_turns: bool = True
 
     def __post_init__(self) -> None:
         if self.medium not in MEDIA:
@@ -61,14 +71,13 @@ class Corpus:
             TrainingDataError: Neither of the two.
         """
         fields = dict(entry) if isinstance(entry, Mapping) else _released_fields(entry)
-        unknown = sorted(set(fields) - set(_KEYS))
-        if unknown or not isinstance(fields.get("annotation"), str):
+        if "annotation" not in fields or fields.keys() - _KINDS.keys():
             raise TrainingDataError(
-                f"a corpus has the keys {', '.join(_KEYS)}, of which annotation is needed, got {fields!r}"
+                f"a corpus has the keys {', '.join(_KINDS)}, of which annotation is needed, got {fields!r}"
             )
-        for key, kinds in (("root", str), ("medium", str), ("name", str), ("folder_fps", (int, float))):
-            if key in fields and (not isinstance(fields[key], kinds) or isinstance(fields[key], bool)):
-                raise TrainingDataError(f"{key!r} of the corpus {fields['annotation']} cannot be {fields[key]!r}")
+        for key, value in fields.items():
+            if not isinstance(value, _KINDS[key]) or (isinstance(value, bool) and bool not in _KINDS[key]):
+                raise TrainingDataError(f"{key!r} of a corpus cannot be {value!r} (corpus {fields['annotation']!r})")
         folder = Path(base)
         return cls(**{**fields, "annotation": folder / fields["annotation"], "root": folder / fields.get("root", "")})
 

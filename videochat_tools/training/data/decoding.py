@@ -16,14 +16,15 @@ import torch
 
 from videochat_tools.errors import TrainingDataError, UnreadableMediaError, VideoChatError
 
-from .reading import Clip, ClipRequest, read_clip
-from .sampling import ClipSampling
+from .reading import Clip, ClipRequest
 
 __all__ = ["DecoderLostError", "DecodingPool"]
 
 Result = TypeVar("Result")
+ReadClip = Callable[[ClipRequest], Clip]
 
 _START_SECONDS = 300.0  # that a process may take to import PyTorch; many at once on a network disk are slow
+_CLOSED = "the decoding processes have been ended; make a new mixture to read on"
 _END_SECONDS = 5.0  # that the system may take to end a killed process
 
 
@@ -35,13 +36,13 @@ class DecodingPool:
     """Threads that each have a decoding process.
 
     Args:
-        sampling: How clips become pixels.
+        read: What the processes do, such as :func:`read_clip` with a sampling; must be picklable.
         workers: How many, at least 1.
         time_limit: Seconds that one clip may take.
     """
 
-    def __init__(self, sampling: ClipSampling, workers: int, time_limit: float) -> None:
-        self._sampling, self._time_limit = sampling, time_limit
+    def __init__(self, read: ReadClip, workers: int, time_limit: float) -> None:
+        self._read, self._time_limit = read, time_limit
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decoding")
         self._own = threading.local()
         self._lock = threading.Lock()
@@ -54,23 +55,27 @@ class DecodingPool:
 
     def submit(self, work: Callable[[], Result]) -> Future[Result]:
         """Run something in one of the threads; it may call :meth:`read`."""
+        if self._closed:
+            raise TrainingDataError(_CLOSED)
         return self._threads.submit(work)
 
     def read(self, request: ClipRequest) -> Clip:
-        """:func:`read_clip` in the process of the calling thread.
+        """One clip, read in the process of the calling thread.
 
         Raises:
             DecoderLostError: The process crashed, or was ended after ``time_limit``.
-            UnreadableMediaError: What ``read_clip`` says.
+            UnreadableMediaError: What the reading function says.
             TrainingDataError: The pool is closed, or its processes do not start.
         """
         worker: _Worker | None = getattr(self._own, "worker", None)
         if worker is None:
+            worker = _Worker(self._context, self._read)
             with self._lock:
-                if self._closed:
-                    raise TrainingDataError("the mixture is closed; make a new one to read on")
-                worker = self._own.worker = _Worker(self._context, self._sampling)
                 self._workers.append(worker)
+                if self._closed:
+                    worker.end()
+                    raise TrainingDataError(_CLOSED)
+            self._own.worker = worker
         try:
             return worker.read(request, self._time_limit)
         except DecoderLostError:
@@ -98,22 +103,23 @@ class DecodingPool:
 class _Worker:
     """One process, and this end of the pipe to it."""
 
-    def __init__(self, context: multiprocessing.context.BaseContext, sampling: ClipSampling) -> None:
-        self._pipe, theirs = context.Pipe()
-        self.process: BaseProcess = context.Process(target=_serve, args=(theirs, sampling), daemon=True)  # type: ignore[attr-defined]
-        self.process.start()
-        theirs.close()
-        self._ready = False
+    def __init__(self, context: multiprocessing.context.BaseContext, read: ReadClip) -> None:
+        try:
+            self._pipe, theirs = context.Pipe()
+            self.process: BaseProcess = context.Process(target=_serve, args=(theirs, read), daemon=True)  # type: ignore[attr-defined]
+            self.process.start()
+            theirs.close()
+            if not self._pipe.poll(_START_SECONDS):
+                raise TimeoutError(f"it took over {_START_SECONDS:g} s")
+            self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise TrainingDataError(
+                f"a decoding process did not start ({str(error) or 'it ended at once'}); use fewer workers, and start "
+                "training in a script from below `if __name__ == '__main__':`"
+            ) from error
 
     def read(self, request: ClipRequest, time_limit: float) -> Clip:
         try:
-            if not self._ready:
-                if not self._pipe.poll(_START_SECONDS):
-                    raise TrainingDataError(
-                        f"a decoding process did not start within {_START_SECONDS:g} s; use fewer workers"
-                    )
-                self._pipe.recv()
-                self._ready = True
             self._pipe.send(request)
             if not self._pipe.poll(time_limit):
                 self.end()
@@ -146,7 +152,7 @@ class _Worker:
         self._pipe.close()
 
 
-def _serve(pipe: Connection, sampling: ClipSampling) -> None:
+def _serve(pipe: Connection, read: ReadClip) -> None:
     """What a decoding process does, until the other end of its pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, it is for the training process
     torch.set_num_threads(1)  # there are as many processes as the user wants to be busy
@@ -155,7 +161,7 @@ def _serve(pipe: Connection, sampling: ClipSampling) -> None:
         while True:
             request = pipe.recv()
             try:
-                clip = read_clip(request, sampling)
+                clip = read(request)
             except Exception as error:  # whatever a decoder may raise, it is told and counted
                 known = isinstance(error, VideoChatError)
                 pipe.send(str(error) if known else f"{request.path}: {type(error).__name__}: {error}")

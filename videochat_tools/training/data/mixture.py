@@ -113,7 +113,8 @@ class Mixture:
         self._files = [AnnotationFile(corpus.annotation) for corpus in self.corpora]
         self._seed, self._rank, self._world_size = seed, rank, world_size
         self._prefetch = max(1, prefetch)
-        self._pool = DecodingPool(sampling, workers, time_limit) if workers > 0 else None
+        self._read_clip = partial(read_clip, sampling=sampling)
+        self._pool = DecodingPool(self._read_clip, workers, time_limit) if workers > 0 else None
         self._lost: dict[Path, str] = {}  # what crashed or hung a decoder is not given to another one
         self._sizes: dict[Medium, int] = {}  # of one process's batch
         self._batches: dict[Medium, int] = {}  # in an epoch
@@ -259,7 +260,7 @@ class Mixture:
 
     def _read(self, request: ClipRequest) -> Clip:
         if self._pool is None:
-            return read_clip(request, self.sampling)
+            return self._read_clip(request)
         if request.path in self._lost:
             raise DecoderLostError(self._lost[request.path])
         try:
@@ -279,7 +280,7 @@ class Mixture:
                 f"{corpus.annotation}, entry {entry + 1} shows {sample.kind or 'nothing'}, but its corpus is of "
                 f"{corpus.medium}; split the file"
             )
-        if isinstance(sample, InstructionSample):
+        if isinstance(sample, InstructionSample) and corpus.shuffle_turns:
             sample = sample.shuffled(random.Random(f"{draws}:turns"))
         if sample.kind is None or sample.path is None:
             return sample, None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from videochat_tools.training.released.samples import MediaKind
 
 from .sampling import ClipSampling, choose_frames, to_pixels
 
-__all__ = ["Clip", "ClipRequest", "folder_pictures", "read_clip"]
+__all__ = ["Clip", "ClipRequest", "clip_seconds", "folder_pictures", "read_clip"]
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
@@ -71,6 +70,14 @@ def read_clip(request: ClipRequest, sampling: ClipSampling) -> Clip:
     return Clip(to_pixels(frames, sampling, rng, image=request.kind == "image"), times)
 
 
+def clip_seconds(request: ClipRequest) -> float:
+    """How long the whole video is, until its last frame leaves the screen."""
+    if request.path.is_dir():
+        return _folder_times(request)[0][-1] + 1 / request.folder_fps
+    shown = frame_times(request.path)
+    return shown.seconds[-1] + 1 / shown.fps
+
+
 def _read_video(request: ClipRequest, sampling: ClipSampling, rng: random.Random) -> tuple[Frames, tuple[float, ...]]:
     shown = frame_times(request.path)
     if shown.present < _CUT_OFF * shown.promised:
@@ -91,17 +98,22 @@ def _read_video(request: ClipRequest, sampling: ClipSampling, rng: random.Random
 
 
 def _read_folder(request: ClipRequest, sampling: ClipSampling, rng: random.Random) -> tuple[Frames, tuple[float, ...]]:
-    pictures = folder_pictures(request.path)
-    first = min(1, pictures[0][0])  # files are counted from 0 or from 1; a gap is time that passes
-    seconds = [(number - first) / request.folder_fps for number, _ in pictures]
+    seconds, paths = _folder_times(request)
     indices = choose_frames(seconds, request.folder_fps, sampling, rng, request.span)
-    frames = [read_picture(pictures[index][1]) for index in indices]
+    frames = [read_picture(paths[index]) for index in indices]
     if len({frame.shape for frame in frames}) > 1:
         raise UnreadableMediaError(f"{request.path} holds pictures of different sizes; extract it again")
     return np.stack(frames), tuple(seconds[index] for index in indices)
 
 
-def folder_pictures(folder: Path) -> Sequence[tuple[int, Path]]:
+def _folder_times(request: ClipRequest) -> tuple[list[float], list[Path]]:
+    """When each picture of a folder appears, and where it lies; a gap in the numbers is time that passes."""
+    pictures = folder_pictures(request.path)
+    first = min(1, pictures[0][0])  # files are counted from 0 or from 1
+    return [(number - first) / request.folder_fps for number, _ in pictures], [path for _, path in pictures]
+
+
+def folder_pictures(folder: Path) -> list[tuple[int, Path]]:
     """The numbered pictures of a folder in order: ``00001.jpg``, ``frame_12.png``; the last number in a name counts.
 
     Raises:

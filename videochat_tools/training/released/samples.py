@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from random import Random
@@ -9,7 +10,7 @@ from typing import Any, Literal
 
 from videochat_tools.errors import UnsupportedContentError
 
-__all__ = ["CaptionSample", "InstructionSample", "MediaKind", "Turn", "read_sample"]
+__all__ = ["CaptionSample", "InstructionSample", "MediaKind", "Turn", "read_sample", "read_seconds"]
 
 MediaKind = Literal["video", "image"]
 
@@ -99,7 +100,7 @@ def read_sample(record: Mapping[str, Any]) -> InstructionSample | CaptionSample:
     if len(kinds) > 1:
         raise UnsupportedContentError("a sample shows one video or one image, got both; split it into two samples")
     kind = kinds[0] if kinds else None
-    path = None if kind is None else str(record[kind])
+    path = None if kind is None else _text(record, kind)
     if "caption" in record and "QA" not in record:
         if kind is None:
             raise UnsupportedContentError("a caption needs its 'video' or 'image'")
@@ -109,9 +110,12 @@ def read_sample(record: Mapping[str, Any]) -> InstructionSample | CaptionSample:
         raise UnsupportedContentError(
             f"a sample needs 'caption' or a list 'QA' of objects, got the keys {', '.join(map(repr, record))}"
         )
-    start, end = (None if record.get(name) is None else float(record[name]) for name in ("start", "end"))
     return InstructionSample(
-        tuple(Turn(_text(turn, "q"), _text(turn, "a"), _text(turn, "i", "")) for turn in turns), kind, path, start, end
+        tuple(Turn(_text(turn, "q"), _text(turn, "a"), _text(turn, "i", "")) for turn in turns),
+        kind,
+        path,
+        read_seconds(record, "start"),
+        read_seconds(record, "end"),
     )
 
 
@@ -120,3 +124,21 @@ def _text(record: Mapping[str, Any], key: str, default: str | None = None) -> st
     if not isinstance(value, str):
         raise UnsupportedContentError(f"{key!r} of a sample must be text, got {value!r}")
     return value
+
+
+def read_seconds(record: Mapping[str, Any], key: str) -> float | None:
+    """A time in seconds, also one that is written as a text; None where there is none.
+
+    Raises:
+        UnsupportedContentError: It is no finite number.
+    """
+    value = record.get(key)
+    if value is None:
+        return None
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise UnsupportedContentError(f"{key!r} must be a number of seconds, got {value!r}")
+    return seconds

@@ -17,6 +17,8 @@ import pytest
 
 from videochat_tools._version import __version__
 from videochat_tools.cli import main
+from videochat_tools.cli.commands import Difficulty
+from videochat_tools.training.world.config import DIFFICULTIES
 
 ROOT = Path(__file__).resolve().parents[1]
 NANO = ROOT / "videochat_tools" / "models" / "nano"
@@ -122,6 +124,23 @@ def test_sample_writes_three_files(videochat: Videochat, tmp_path: Path) -> None
     assert result.out.split() == ["demo.mp4", "demo.vtt", "demo.timeline.json"]
     assert all((tmp_path / name).stat().st_size for name in result.out.split())
     assert json.loads((tmp_path / "demo.timeline.json").read_text())["questions"]
+
+
+def test_sample_draws_the_world_that_is_asked_for(videochat: Videochat, tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text("base = 'easy'\ncolours = ['red', 'blue']\n")
+    for options in (("--difficulty", "easy"), ("--world", "own.toml")):
+        assert videochat("sample", "demo.mp4", "--minutes", "0.2", *options).code == 0
+        timeline = json.loads((tmp_path / "demo.timeline.json").read_text())
+        things = [thing for scene in timeline["scenes"] for thing in scene["things"]]
+        assert {thing["texture"] for thing in things} == {"plain"}
+    assert {thing["colour"] for thing in things} <= {"red", "blue"}
+    (tmp_path / "own.toml").write_text("colours = ['red', 'pink']\n")
+    assert_one_error_line(videochat("sample", "demo.mp4", "--world", "own.toml"), "own.toml", "pink", "purple")
+    assert videochat("sample", "demo.mp4", "--world", "own.toml", "--difficulty", "hard").code == 2
+
+
+def test_difficulties_are_those_of_the_world() -> None:
+    assert [each.value for each in Difficulty] == list(DIFFICULTIES)
 
 
 def test_sample_says_where_it_cannot_write(videochat: Videochat, tmp_path: Path) -> None:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from videochat_tools.errors import MediaError
-from videochat_tools.media import open_video, probe
+from videochat_tools.errors import ConfigurationError, MediaError, MissingProgramError
+from videochat_tools.media import open_video, probe, read_audio
 from videochat_tools.subtitles import read_sidecar
+from videochat_tools.training.world.config import WorldConfig
 from videochat_tools.training.world.long_video import QUESTION_TYPES, VideoPlan, holds, plan_video
 from videochat_tools.training.world.questions import Question
 from videochat_tools.training.world.render import render_clip
 from videochat_tools.training.world.sample import render_sample
 from videochat_tools.training.world.scene import COLOURS, DIRECTIONS, SHAPES, SIZES, TEXTURES
+from videochat_tools.training.world.timeline import timeline
+from videochat_tools.training.world.voice import speak
 
 MINUTES, SEED = 0.5, 3
 
@@ -74,6 +81,93 @@ def test_the_timeline_says_what_the_plan_says(sample: Path, plan: VideoPlan) -> 
     assert all(set(entry) == keys for entry in timeline["questions"] + timeline["absent_questions"])
     spans = {(scene["start"], scene["end"]) for scene in timeline["scenes"]}
     assert {(entry["start"], entry["end"]) for entry in timeline["questions"]} <= spans
+
+
+def keys_of(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            if key != "world":
+                yield from keys_of(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from keys_of(inner)
+
+
+def test_the_timeline_is_described_key_by_key(sample: Path) -> None:
+    written = json.loads(sample.with_suffix(".timeline.json").read_text(encoding="utf-8"))
+    text = (Path(__file__).resolve().parents[2] / "docs" / "world.md").read_text(encoding="utf-8")
+    table = "".join(line for line in text.splitlines() if line.startswith("| "))
+    assert set(keys_of(written)) == set(re.findall(r"`(\w+)`", table))
+
+
+def test_the_timeline_is_enough_to_draw_the_video_again(sample: Path) -> None:
+    written = json.loads(sample.with_suffix(".timeline.json").read_text(encoding="utf-8"))
+    world = WorldConfig.from_dict(written["world"])
+    again = plan_video(written["duration"] / 60, written["seed"], fps=written["fps"], world=world)
+    assert json.loads(json.dumps(timeline(written["video"], again))) == written
+
+
+def test_objects_are_where_the_timeline_says(sample: Path) -> None:
+    written = json.loads(sample.with_suffix(".timeline.json").read_text(encoding="utf-8"))
+    resting = [
+        (scene["start"], thing)
+        for scene in written["scenes"]
+        for index, thing in enumerate(scene["things"])
+        if all(index not in (event["subject"], event["target"]) for event in scene["events"])
+        and thing["shape"] != "ring"
+    ]
+    assert resting
+    with open_video(sample) as reader:
+        for time, thing in resting:
+            (frame,) = reader.frames_at([time + 0.2])
+            pixel = frame.image[round(240 * thing["y"]), round(40 + 240 * thing["x"])].astype(float)
+            wanted = np.array(COLOURS[thing["colour"]], float)
+            # A stripe is darker; the colour stays.
+            assert np.dot(pixel, wanted) / np.linalg.norm(pixel) / np.linalg.norm(wanted) > 0.95, (time, thing)
+
+
+with_voice = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="the narrator is espeak-ng, not on the PATH")
+
+
+@with_voice
+def test_the_narration_is_heard_when_the_timeline_says(tmp_path: Path, plan: VideoPlan) -> None:
+    spoken = render_sample(tmp_path / "spoken.mp4", MINUTES, SEED, width=64, height=48, speech=True)
+    info = probe(spoken)
+    assert (info.audio_codec, info.video_codec) == ("aac", "h264")
+    assert info.duration == pytest.approx(30.0, abs=0.05)
+    sound = read_audio(spoken)
+    loud = np.abs(sound.samples) > 0.02
+    written = json.loads(spoken.with_suffix(".timeline.json").read_text(encoding="utf-8"))
+    told = read_sidecar(spoken.with_suffix(".vtt")).utterances
+    said = [scene["utterance"] for scene in written["scenes"] if scene["utterance"] is not None]
+    assert [each["text"] for each in said] == [p.spoken.text for p in plan.scenes if p.spoken is not None]
+    assert [(u.span.start, u.span.end, u.text) for u in told] == [(u["start"], u["end"], u["text"]) for u in said]
+    for scene in written["scenes"]:
+        first = round(scene["start"] * sound.sample_rate)
+        heard = np.flatnonzero(loud[first : round(scene["end"] * sound.sample_rate)]) + first
+        if scene["utterance"] is None:
+            assert not heard.size
+        else:
+            assert heard[0] / sound.sample_rate == pytest.approx(scene["utterance"]["start"], abs=0.03)
+            assert heard[-1] / sound.sample_rate == pytest.approx(scene["utterance"]["end"], abs=0.03)
+
+
+@with_voice
+def test_a_sentence_is_said_faster_where_there_is_little_room() -> None:
+    text = "please bring the light suitcase on wednesday"
+    usual, hurried = speak(text, 10.0), speak(text, 1.5)
+    assert len(hurried) / 22_050 <= 1.5 < len(usual) / 22_050
+    assert np.array_equal(usual, speak(text, 10.0))
+    with pytest.raises(ConfigurationError, match="duration"):
+        speak(text, 0.3)
+
+
+def test_without_the_narrator_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingProgramError, match="apt install espeak-ng"):
+        render_sample(tmp_path / "out.mp4", MINUTES, SEED, speech=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_subtitles_hold_what_is_said(sample: Path, plan: VideoPlan) -> None:

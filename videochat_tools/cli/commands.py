@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +38,15 @@ from videochat_tools.errors import VideoChatError
 
 if TYPE_CHECKING:
     from videochat_tools.video_library import VideoLibrary
+
+
+class Difficulty(StrEnum):
+    """The worlds that ``videochat_tools.training.world.config`` knows by name."""
+
+    easy = "easy"
+    standard = "standard"
+    hard = "hard"
+
 
 app = typer.Typer(
     name="videochat",
@@ -268,6 +278,14 @@ def sample(
     out: Annotated[Path, typer.Argument(metavar="OUT.mp4", help="Where to write the video.")],
     minutes: Annotated[float, typer.Option(min=0.1, max=600, help="How long the video shall be.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same video.")] = 0,
+    difficulty: Annotated[
+        Difficulty, typer.Option(help="How much there is to see, and how plainly.")
+    ] = Difficulty.standard,
+    world: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.toml", help="A world of your own, in place of --difficulty; see docs/world.md."),
+    ] = None,
+    speech: Annotated[bool, typer.Option("--speech", help="Say the narration aloud; needs espeak-ng.")] = False,
 ) -> None:
     """Make a video of the little world that the bundled model understands, to try things on.
 
@@ -276,8 +294,12 @@ def sample(
     """
     from tqdm import tqdm
 
+    from videochat_tools.training.world.config import DIFFICULTIES, load_world
     from videochat_tools.training.world.sample import render_sample
 
+    if world is not None and difficulty is not Difficulty.standard:
+        raise typer.BadParameter(f"write base = '{difficulty}' into {world}", param_hint="--difficulty with --world")
+    chosen = DIFFICULTIES[difficulty] if world is None else load_world(world)
     with tqdm(
         total=round(minutes * 60), unit="s of video", disable=None, leave=False
     ) as bar:  # None: only on a terminal
@@ -285,8 +307,8 @@ def sample(
         def show(done: float, _: float) -> None:
             bar.update(round(done) - bar.n)
 
-        render_sample(out, minutes=minutes, seed=seed, progress=show)
-    for suffix in (".mp4", ".vtt", ".timeline.json"):
+        render_sample(out, minutes=minutes, seed=seed, world=chosen, speech=speech, progress=show)
+    for suffix in (out.suffix, ".vtt", ".timeline.json"):
         typer.echo(str(out.with_suffix(suffix)))
 
 

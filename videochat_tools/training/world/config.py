@@ -171,6 +171,14 @@ class WorldConfig:
         return tuple(pair for pair in sorted(self.held_out) if pair[0] in self.colours and pair[1] in self.shapes)
 
     @cached_property
+    def possible_actions(self) -> tuple[tuple[str, str], ...]:
+        """Those held-out pairs of doer and action that the world can show, sorted."""
+        meetings = self.interactions if self.most_objects > 1 and self.interaction_share > 0 else ()
+        done = (*self.actions, *meetings) if sum(self.event_weights[1:]) > 0 else ()
+        doers = (*self.colours, *self.shapes)
+        return tuple(pair for pair in sorted(self.held_out_actions) if pair[0] in doers and pair[1] in done)
+
+    @cached_property
     def texture_weights(self) -> tuple[float, ...]:
         """Share of each of the textures."""
         others = len(self.textures) - ("plain" in self.textures)

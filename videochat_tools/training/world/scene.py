@@ -216,18 +216,19 @@ def sample_scene(rng: Random, *, held_out: bool | None = False, world: WorldConf
     """
     if held_out is not True:
         return _draw_scene(rng, held_out, world if held_out is False else world.with_all_actions)
-    if not world.possible_pairs and not world.held_out_actions:
-        raise ConfigurationError("the world holds out no pair that it can show: name some in held_out")
+    if not world.possible_pairs and not world.possible_actions:
+        raise ConfigurationError(
+            "the world holds out nothing that it can show: name pairs of what it has in held_out or held_out_actions"
+        )
     # Half of the scenes for each sort, where there are both.
-    by_look = not world.held_out_actions or (bool(world.possible_pairs) and rng.random() < 0.5)
+    by_look = not world.possible_actions or (bool(world.possible_pairs) and rng.random() < 0.5)
     for _ in range(1 if by_look else _TRIES):
         scene = _draw_scene(rng, True if by_look else None, world.with_all_actions)
         doing = ((scene.things[event.subject], event.kind) for event in scene.events)
         if by_look or any(world.withholds(thing.colour, thing.shape, kind) for thing, kind in doing):
             return scene
     raise ConfigurationError(
-        f"none of {_TRIES} scenes shows an action of held_out_actions {sorted(world.held_out_actions)}; "
-        "name pairs that the world's colours, shapes, actions and interactions allow"
+        f"none of {_TRIES} scenes shows one of the held-out actions {world.possible_actions}; name more frequent ones"
     )
 
 

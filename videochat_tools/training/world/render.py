@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from random import Random
@@ -19,6 +20,7 @@ Image = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.floating[Any]]  # float32 throughout
 _Stamp = tuple[slice, slice, Array, Array]  # rows, columns, cover, paint
 
+_WORK = 1 << 19  # values worked on at once: they stay in the processor's cache, and large pictures take little memory
 _SUPER = 1.25  # how far around an object pixels are computed, in radii
 
 
@@ -47,19 +49,25 @@ def render_clip(
     rng = Random(scene.seed)
     background = _background(rng, width, height, world)
     pens = [_Pen(thing, _tint(rng, thing), width, height) for thing in scene.things]
+    noise = np.float32(world.clip_noise if noise is None else noise)
+    grain = rng.randrange(len(_noise_pool())) if noise else 0
     # Rows of interleaved channels, [T, height, width * 3]: numpy is slow where the last axis has only three elements.
-    frames = np.empty((len(times), height, width * 3), np.float32)
-    frames[:] = background
-    for frame, time in zip(frames, times, strict=True):
-        states = [scene.state(index, time) for index in range(len(scene.things))]
-        for index in sorted(range(len(states)), key=lambda index: states[index].depth):
-            if states[index].opacity > 0.02:
-                pens[index].draw(frame, states[index])
-    noise = world.clip_noise if noise is None else noise
-    if noise:
-        frames += _noise(rng, frames.shape) * np.float32(noise)
-    np.clip(frames, 0, 255, out=frames)
-    return frames.astype(np.uint8).reshape(len(times), height, width, 3)
+    pictures = np.empty((len(times), height, width * 3), np.uint8)
+    together = max(1, _WORK // background.size)
+    frames = np.empty((min(together, len(times)), *background.shape), np.float32)
+    for first in range(0, len(times), together):
+        block = frames[: len(times) - first]
+        block[:] = background
+        for frame, time in zip(block, times[first:], strict=False):
+            states = [scene.state(index, time) for index in range(len(scene.things))]
+            for index in sorted(range(len(states)), key=lambda index: states[index].depth):
+                if states[index].opacity > 0.02:
+                    pens[index].draw(frame, states[index])
+        if noise:
+            block += _noise(grain + first * background.size, block.shape) * noise
+        np.clip(block, 0, 255, out=block)
+        pictures[first : first + together] = block
+    return pictures.reshape(len(times), height, width, 3)
 
 
 def _tint(rng: Random, thing: Thing) -> Array:
@@ -97,15 +105,16 @@ def _noise_pool() -> Array:
     return np.random.default_rng(0).standard_normal(1 << 20, dtype=np.float32)
 
 
-def _noise(rng: Random, shape: tuple[int, ...]) -> Array:
-    """Gaussian noise cut from a fixed pool: drawing it anew would take longer than the rendering."""
-    pool, size = _noise_pool(), int(np.prod(shape))
-    start = rng.randrange(len(pool))
-    return (
-        np.take(pool, np.arange(start, start + size), mode="wrap").reshape(shape)
-        if size > len(pool) - start
-        else (pool[start : start + size].reshape(shape))
-    )
+def _noise(start: int, shape: tuple[int, ...]) -> Array:
+    """Gaussian noise cut from a pool that repeats itself: drawing it anew would take longer than the rendering."""
+    pool, left = _noise_pool(), math.prod(shape)
+    pieces: list[Array] = []
+    while left:
+        start %= len(pool)
+        pieces.append(pool[start : start + left])
+        left -= len(pieces[-1])
+        start += len(pieces[-1])
+    return (pieces[0] if len(pieces) == 1 else np.concatenate(pieces)).reshape(shape)
 
 
 class _Pen:

@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage, convert_to_messages
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.graph import START, StateGraph
 
 from videochat_tools.agents.state import GroundedState, from_plain_answer, from_plain_hit, plain
 from videochat_tools.answering import check_answer, not_found
-from videochat_tools.dialogue import retrieval_query
+from videochat_tools.dialogue import question_to_ask, retrieval_query
 from videochat_tools.errors import ContextTooLongError
 from videochat_tools.tools import AskVideo
 from videochat_tools.types import Answer, SearchHit, TimeSpan
@@ -79,7 +79,7 @@ class _Steps:
         history = state.get("messages", [])
         while True:
             try:
-                shown = answerer.choose(state["question"], glance, history)
+                shown = answerer.choose(_asked(state), glance, history)
                 break
             except ContextTooLongError:
                 if not history:
@@ -90,7 +90,7 @@ class _Steps:
     def answer(self, state: GroundedState) -> GroundedState:
         """What the model says about them."""
         history = _last(state.get("messages", []), state["recalled"])
-        return {"draft": self.library.answerer(self.model).answer(state["question"], _hits(state["shown"]), history)}
+        return {"draft": self.library.answerer(self.model).answer(_asked(state), _hits(state["shown"]), history)}
 
     def verify(self, state: GroundedState) -> GroundedState:
         """The checked answer; it joins the conversation unless there is more to look at."""
@@ -119,6 +119,10 @@ class _Steps:
         threshold = state["threshold"]
         clips = _hits(state["clips"])
         return self.library.answerer(self.model).glances(clips, lambda clip: self.library.convinces(clip, threshold))
+
+
+def _asked(state: GroundedState) -> str:
+    return question_to_ask(state["question"], state["query"])
 
 
 def _hits(values: Sequence[dict[str, Any]]) -> list[SearchHit]:
@@ -155,8 +159,10 @@ class GroundedQA(Runnable[Any, Answer]):
         if not str(given["question"]).strip():
             raise ValueError("grounded QA needs a question, got an empty one; ask in a few words")
         span, videos = given.get("span"), given.get("videos")
+        if span is not None and not isinstance(span, TimeSpan):
+            span = TimeSpan(*map(float, span))
         return {
-            "messages": list(given.get("history") or ()),
+            "messages": convert_to_messages(given.get("history") or ()),
             "question": str(given["question"]),
             "k": given.get("k", DEFAULT_K),
             "videos": None if videos is None else [str(video) for video in videos],

@@ -39,7 +39,13 @@ def plain(value: SearchHit | Answer) -> dict[str, Any]:
 
 def from_plain_hit(value: dict[str, Any]) -> SearchHit:
     """The hit that :func:`plain` was given."""
-    return SearchHit(**{**value, "span": TimeSpan(**value["span"]), "segments": tuple(value["segments"])})
+    anchor = value.get("anchor")
+    changed = {
+        "span": TimeSpan(**value["span"]),
+        "segments": tuple(value["segments"]),
+        "anchor": None if anchor is None else TimeSpan(**anchor),
+    }
+    return SearchHit(**{**value, **changed})
 
 
 def from_plain_answer(value: dict[str, Any]) -> Answer:

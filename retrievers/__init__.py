@@ -11,8 +11,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from videochat_tools.retrievers.faiss_index import FaissIndex
+from videochat_tools.retrievers.options import RetrievalOptions
 from videochat_tools.retrievers.query import Query, analyse
-from videochat_tools.retrievers.temporal import HybridTemporalRetriever, RetrievalOptions
+from videochat_tools.retrievers.temporal import HybridTemporalRetriever
 
 if TYPE_CHECKING:
     from videochat_tools.retrievers.documents import hit_document

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from videochat_tools.types import TimeSpan
 
-__all__ = ["RRF_K", "Found", "above_threshold", "fuse_ranks", "merge_neighbours", "suppress_overlaps"]
+__all__ = [
+    "RRF_K",
+    "Found",
+    "above_threshold",
+    "fuse_lists",
+    "fuse_ranks",
+    "merge_neighbours",
+    "most_per_video",
+    "suppress_overlaps",
+]
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -63,6 +73,7 @@ class Found:
     visual: float | None
     speech: float | None
     segments: tuple[int, ...]
+    anchor: TimeSpan | None = None  # what it comes after or before, where that was asked
 
     @property
     def score(self) -> float:
@@ -78,11 +89,25 @@ class Found:
             _larger(self.visual, other.visual),
             _larger(self.speech, other.speech),
             tuple(sorted({*self.segments, *other.segments})),
+            self.anchor,
         )
 
 
 def _larger(one: float | None, other: float | None) -> float | None:
     return max((value for value in (one, other) if value is not None), default=None)
+
+
+def fuse_lists(lists: Sequence[Sequence[Found]], *, k: int = RRF_K) -> list[Found]:
+    """What several wordings of one query found, as one list: the more of them find a stretch, the higher it comes.
+
+    A stretch keeps its best probabilities. Best first.
+    """
+    best: dict[tuple[str, TimeSpan], Found] = {}
+    for item in (item for found in lists for item in found):
+        key = item.video_id, item.span
+        best[key] = item if key not in best else best[key].join(item)
+    ranks = fuse_ranks([{(item.video_id, item.span): item.score for item in found} for found in lists], k=k)
+    return [replace(best[key], rank_score=rank) for key, rank in ranks.items()]
 
 
 def merge_neighbours(
@@ -105,6 +130,7 @@ def merge_neighbours(
     def fit(one: Found, other: Found) -> bool:
         return (
             one.video_id == other.video_id
+            and one.anchor is other.anchor is None  # what follows two anchors stays apart
             and other.span.start - one.span.end <= gap
             and good(one)
             and good(other)
@@ -130,6 +156,19 @@ def suppress_overlaps(found: Sequence[Found], *, iou: float = 0.5) -> list[Found
     kept: list[Found] = []
     for item in _ranked(found):
         if all(item.video_id != other.video_id or item.span.iou(other.span) < iou for other in kept):
+            kept.append(item)
+    return kept
+
+
+def most_per_video(found: Sequence[Found], most: int | None) -> list[Found]:
+    """The first ``most`` stretches of each video (``None``: all), so that one video cannot fill the list."""
+    if most is None:
+        return list(found)
+    seen: Counter[str] = Counter()
+    kept = []
+    for item in found:
+        seen[item.video_id] += 1
+        if seen[item.video_id] <= most:
             kept.append(item)
     return kept
 

@@ -7,6 +7,7 @@ is taken off first::
     in which direction does the red circle move?   picture: the red circle moves
     what is said about the harbour?                words: harbour
     what is said when the green star spins?        picture: the green star spins
+    what happens after the green star spins?       whatever comes after the picture: the green star spins
 
 A plain description is left as it is. English only; other languages are searched as written.
 """
@@ -16,8 +17,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
-__all__ = ["Query", "analyse", "content_words", "without_moment"]
+__all__ = ["Query", "Relation", "analyse", "content_words", "without_anchor", "without_moment"]
+
+Relation = Literal["after", "before"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +29,28 @@ class Query:
     """One question, taken apart.
 
     ``visual`` is the text to embed (empty: nothing to look for), ``speech`` are the words to look for in the
-    transcripts (empty: none), ``asks_speech`` says that the answer is something said.
+    transcripts (empty: none), ``asks_speech`` says that the answer is something said. With an ``anchor`` all this
+    is looked for right after or before what the anchor describes; where nothing is described, whatever is there.
     """
 
     text: str
     visual: str
     speech: tuple[str, ...]
     asks_speech: bool
+    anchor: Query | None = None
+    relation: Relation | None = None  # of what is looked for to the anchor
+
+    @property
+    def described(self) -> str:
+        """All that is described as seen, the anchor's part too."""
+        return " ".join(filter(None, (self.visual, "" if self.anchor is None else self.anchor.visual)))
+
+    @property
+    def in_one_scene(self) -> str:
+        """What is looked for and its anchor as a caption of one scene would put it."""
+        if self.anchor is None:
+            return self.visual
+        return f"{self.visual} {self.relation} {self.anchor.text}" if self.visual else self.anchor.text
 
 
 _MOMENT = re.compile(
@@ -95,6 +114,9 @@ def analyse(text: str) -> Query:
     asked = plain.endswith("?") or _INTERROGATIVE.match(core) is not None
     core = _LEADING.sub("", core, count=1) if _LEADING.match(core) else core
     core = _IN_THE_VIDEO.sub("", core)
+    beside = _beside(text, core)
+    if beside is not None:
+        return beside
     if not asked and _INTERROGATIVE.match(core) is None:
         return Query(text, core, content_words(core), asks_speech=False)
     said = _SPEECH_VERB.search(core)
@@ -102,6 +124,58 @@ def analyse(text: str) -> Query:
         return _about_speech(text, core, said)
     seen = _describe(core)
     return Query(text, seen, content_words(seen), asks_speech=False)
+
+
+_SOON = r"(?:(?:right|just|directly|immediately|shortly|soon|straight) )?"
+# Yes-or-no questions ("does the ring spin before the star?") compare within one scene, and so do captions.
+_OPEN = r"(?:what|which|who|whom|whose|where|why|how|(?:in|at|on|to|from|about) (?:what|which))\b.*?"
+_BESIDE = tuple(
+    re.compile(pattern, re.I)
+    for pattern in (
+        rf"(?P<target>{_OPEN}),? {_SOON}(?P<relation>after|before) (?P<anchor>.+)",
+        rf"{_SOON}(?P<relation>after|before) (?P<anchor>.+?), (?P<target>{_OPEN})",
+        rf"{_SOON}(?P<relation>after|before) (?P<anchor>.+)",
+        r"(?P<target>what) (?P<relation>follows|precedes) (?P<anchor>.+)",
+    )
+)
+# What an earlier sentence must have named, or a time: no description to search for.
+_NO_ANCHOR = re.compile(r"(?:it|them|that|this|these|those|then|[\d:.]+)\b", re.I)
+_NOTHING_ELSE = (
+    "object objects thing things first next last then seen shown visible see come comes follow follows occur occurs "
+    "going screen"
+).split()  # of a question that asks for whatever is there
+
+
+def _beside(text: str, core: str) -> Query | None:
+    """A question about what comes after or before something else; ``None`` for any other."""
+    match = next(filter(None, (pattern.fullmatch(core) for pattern in _BESIDE)), None)
+    if match is None or _NO_ANCHOR.match(match["anchor"]) or not content_words(match["anchor"]):
+        return None
+    relation: Relation = "after" if match["relation"].lower() in ("after", "follows") else "before"
+    target = analyse(f"{match.groupdict().get('target') or 'what'}?")
+    seen = target.visual if content_words(target.visual, also=_NOTHING_ELSE) else ""
+    words = content_words(" ".join(target.speech), also=[*_NOTHING_ELSE, *_SPEECH_FRAME])
+    clause = match["anchor"]
+    said = _SPEECH_VERB.search(clause)
+    anchor = (
+        Query(clause, clause, content_words(clause), asks_speech=False)
+        if said is None
+        else Query(clause, "", content_words(clause, also=_SPEECH_FRAME), asks_speech=True)
+    )
+    return Query(text, seen, words, target.asks_speech, anchor, relation)
+
+
+def without_anchor(question: str) -> str:
+    """``what colour is the ring?`` for ``what colour is the ring after the star spins?``: what is asked of what follows.
+
+    Meant for a model that is shown only that; a question without an anchor is returned as it is.
+    """
+    core = question.strip().rstrip("?. ")
+    match = next(filter(None, (pattern.fullmatch(core) for pattern in _BESIDE)), None)
+    if match is None:
+        return question
+    target = match.groupdict().get("target") or ""
+    return f"{target}?" if content_words(target, also=_NOTHING_ELSE) else "what happens in the video?"
 
 
 def _about_speech(text: str, core: str, said: re.Match[str]) -> Query:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -11,20 +11,21 @@ import numpy.typing as npt
 
 from videochat_tools.embeddings import VideoEncoder
 from videochat_tools.retrievers.fusion import (
-    RRF_K,
     Found,
     above_threshold,
+    fuse_lists,
     fuse_ranks,
     merge_neighbours,
+    most_per_video,
     suppress_overlaps,
 )
+from videochat_tools.retrievers.options import RetrievalOptions
 from videochat_tools.retrievers.query import Query, analyse
 from videochat_tools.types import SearchHit, Segment, TimeSpan, VideoRecord
 
 __all__ = [
     "CHANNELS",
     "HybridTemporalRetriever",
-    "RetrievalOptions",
     "RetrievalSource",
     "SpokenMatch",
     "VisualCandidate",
@@ -82,17 +83,17 @@ class RetrievalSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class RetrievalOptions:
-    """Settings of :class:`HybridTemporalRetriever`."""
+_SHORTEST_PART = 1.0  # second of a segment beside an anchor that is worth looking at
 
-    candidates: int = 50  # segments that the matching head judges
-    utterances: int = 200  # utterances that the words are compared with
-    rrf_k: int = RRF_K
-    merge_gap: float = 0.25  # seconds between two stretches that still touch
-    merge_tolerance: float = 0.05  # difference of probability of neighbours that become one
-    merge_longest: float = 32.0  # seconds of a joined stretch: twice the longest shot of the default segmenter
-    sentence_gap: float = 2.0  # seconds between two utterances that may be one sentence
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """Where to search, and for how much."""
+
+    k: int
+    videos: Collection[str] | None
+    span: TimeSpan | None
+    channels: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ class HybridTemporalRetriever:
 
     def search(
         self,
-        query: str | Query,
+        query: str | Query | Sequence[str | Query],
         *,
         k: int = 5,
         videos: Collection[str] | None = None,
@@ -133,7 +134,7 @@ class HybridTemporalRetriever:
         """The stretches that a question or description is about, best first.
 
         Args:
-            query: as a person writes it, or taken apart already.
+            query: as a person writes it, or taken apart already; or several wordings of one query.
             k: how many at most.
             videos: ids of the videos to look in; ``None`` means all.
             span: window of time; hits are clipped to it.
@@ -144,40 +145,115 @@ class HybridTemporalRetriever:
         unknown = sorted(set(channels) - set(CHANNELS))
         if unknown or not channels:
             raise ValueError(f"channels must be among {', '.join(CHANNELS)}, got {', '.join(unknown) or 'none'}")
-        query = analyse(query) if isinstance(query, str) else query
-        looked = query.visual if "speech" in channels else query.visual or query.text
-        seen = self._look(looked, k, videos, span) if "visual" in channels else []
-        heard = self._listen(query.speech, videos, span) if "speech" in channels else []
-        options, calibration = self.options, self.encoder.calibration
-        found = suppress_overlaps(self._fuse(seen, heard))
+        wordings = [query] if isinstance(query, str | Query) else list(query)
+        if not wordings:
+            raise ValueError("a search needs at least one wording of the query, got none")
+        where = _Where(k, videos, span, frozenset(channels))
+        lists = [self._find(analyse(each) if isinstance(each, str) else each, where) for each in wordings]
+        options = self.options
+        found = lists[0] if len(lists) == 1 else fuse_lists(lists, k=options.rrf_k)
         found = merge_neighbours(
-            found,
-            good=lambda item: calibration.accepts(item.visual, item.speech),
+            suppress_overlaps(found, iou=options.overlap),
+            good=self._is_sure,
             gap=options.merge_gap,
             tolerance=options.merge_tolerance,
             longest=options.merge_longest,
         )
-        return [self._hit(item, span) for item in found[:k]]
+        return [self._hit(item, span) for item in most_per_video(found, options.per_video)[:k]]
+
+    def _find(self, query: Query, where: _Where) -> list[Found]:
+        """What one query finds, before neighbours are joined."""
+        if query.anchor is not None:
+            return self._find_beside(query, query.anchor, where)
+        looked = query.visual if "speech" in where.channels else query.visual or query.text
+        seen = self._look(looked, where) if "visual" in where.channels else []
+        heard = self._listen(query.speech, where) if "speech" in where.channels else []
+        return self._fuse(seen, heard)
+
+    def _is_sure(self, found: Found) -> bool:
+        return self.encoder.calibration.accepts(found.visual, found.speech)
+
+    # -------------------------------------------------------------------------------------------- moving in time
+
+    def _find_beside(self, query: Query, anchor: Query, where: _Where) -> list[Found]:
+        """What comes after or before the anchors, wherever these are; the anchors themselves are not among it."""
+        anchors = suppress_overlaps(self._find(anchor, replace(where, span=None)), iou=self.options.overlap)
+        anchors = [item for item in anchors if self._is_sure(item)] or anchors[:1]
+        return [moved for item in anchors[: where.k] for moved in self._moved(query, item, where)]
+
+    def _moved(self, query: Query, anchor: Found, where: _Where) -> list[Found]:
+        """What the query looks for beside one anchor; where it describes nothing, the part of the video beside it."""
+        window = self._beside(anchor, query.relation == "after", where.span)
+        if window is None:
+            return []
+        described = {"visual": query.visual, "speech": " ".join(query.speech)}
+        if not any(described[channel] for channel in where.channels):
+            return self._neighbour(query, anchor, window)
+        target = replace(query, text=query.visual, anchor=None, relation=None)
+        found = self._find(target, replace(where, videos=[anchor.video_id], span=window))
+        return [
+            replace(
+                item,
+                span=_clipped(item.span, window),
+                rank_score=anchor.score * item.rank_score,
+                visual=self._both(item.visual, anchor),
+                speech=self._both(item.speech, anchor),
+                anchor=anchor.span,
+            )
+            for item in found
+        ]
+
+    def _beside(self, anchor: Found, later: bool, span: TimeSpan | None) -> TimeSpan | None:
+        """The part of the anchor's video to look in; ``None`` where there is none."""
+        start, end = anchor.span.end, anchor.span.end + self.options.reach
+        if not later:
+            start, end = max(0.0, anchor.span.start - self.options.reach), anchor.span.start
+        end = min(end, self.source.record(anchor.video_id).info.duration)
+        if span is not None:
+            start, end = max(start, span.start), min(end, span.end)
+        return TimeSpan(start, end) if end > start else None
+
+    def _neighbour(self, query: Query, anchor: Found, window: TimeSpan) -> list[Found]:
+        """The segment next to the anchor; the next with words in it, where the answer is something said.
+
+        What is left of the segment that the anchor lies in counts as one, unless that is next to nothing.
+        """
+        parts = [
+            (segment, _clipped(segment.span, window))
+            for segment in self.source.segments_during(anchor.video_id, window)
+        ]
+        if query.relation == "before":
+            parts.reverse()
+        if query.asks_speech:
+            parts = [(segment, part) for segment, part in parts if self.source.said_during(anchor.video_id, part)]
+        long = [(segment, part) for segment, part in parts if part.duration >= _SHORTEST_PART]
+        for segment, part in (long or parts)[:1]:
+            return [replace(anchor, span=part, segments=(segment.index,), anchor=anchor.span)]
+        return []
+
+    def _both(self, probability: float | None, anchor: Found) -> float | None:
+        """That of a find and of its anchor: no more than the anchor's own, where that is unsure."""
+        if probability is None or self._is_sure(anchor):
+            return probability
+        return min(probability, anchor.score)
 
     # ------------------------------------------------------------------------------------------------ the channels
 
-    def _look(
-        self, text: str, k: int, videos: Collection[str] | None, span: TimeSpan | None
-    ) -> list[tuple[Segment, float]]:
+    def _look(self, text: str, where: _Where) -> list[tuple[Segment, float]]:
         """Segments with their visual probability, best first."""
         if not text.strip():
             return []
+        text = self.encoder.calibration.in_known_words(text)
         vector = self.encoder.embed_texts([text])[0]
-        candidates = self.source.similar_segments(vector, max(self.options.candidates, 4 * k), videos, span)
+        count = max(self.options.candidates, 4 * where.k)
+        candidates = self.source.similar_segments(vector, count, where.videos, where.span)
         if not candidates:
             return []
         similarity = np.array([candidate.similarity for candidate in candidates], np.float32)
         logits = self.encoder.calibration.similarity_logit(similarity)
         features = [candidate.features for candidate in candidates if candidate.features is not None]
-        if len(features) == len(candidates):
-            matched = np.clip(self.encoder.match(text, np.stack(features)), 1e-6, 1 - 1e-6).astype(np.float64)
-            weight = self.encoder.calibration.similarity_weight
-            logits = (1 - weight) * np.log(matched / (1 - matched)) + weight * logits
+        if self.options.rerank and len(features) == len(candidates):
+            logits = self.encoder.calibration.judged_logit(similarity, self.encoder.match(text, np.stack(features)))
         probabilities = 1 / (1 + np.exp(-logits))
         judged = zip(candidates, probabilities.tolist(), strict=True)
 
@@ -188,11 +264,11 @@ class HybridTemporalRetriever:
 
         return [(candidate.segment, probability) for candidate, probability in sorted(judged, key=order)]
 
-    def _listen(self, words: Sequence[str], videos: Collection[str] | None, span: TimeSpan | None) -> list[_Spoken]:
+    def _listen(self, words: Sequence[str], where: _Where) -> list[_Spoken]:
         """Stretches in which the words are said, in order of time."""
         if not words:
             return []
-        matches, weights = self.source.spoken(words, self.options.utterances, videos, span)
+        matches, weights = self.source.spoken(words, self.options.utterances, where.videos, where.span)
         total = sum(weights.values())
 
         def probability(*parts: SpokenMatch) -> float:
@@ -272,10 +348,13 @@ class HybridTemporalRetriever:
 
     def _hit(self, found: Found, window: TimeSpan | None) -> SearchHit:
         record = self.source.record(found.video_id)
+        options, length = self.options, record.info.duration
         span = found.span
+        if options.before or options.after:
+            end = max(span.end, min(span.end + options.after, length))
+            span = TimeSpan(max(0.0, span.start - options.before), end)
         if window is not None:
-            start = min(max(span.start, window.start), window.end)
-            span = TimeSpan(start, max(start, min(span.end, window.end)))
+            span = _clipped(span, window)
         return SearchHit(
             video_id=found.video_id,
             video=record.name,
@@ -286,4 +365,11 @@ class HybridTemporalRetriever:
             speech=found.speech,
             segments=found.segments,
             text=self.source.said_during(found.video_id, span),
+            anchor=found.anchor,
         )
+
+
+def _clipped(span: TimeSpan, window: TimeSpan) -> TimeSpan:
+    """The part of a span that lies in the window."""
+    start = min(max(span.start, window.start), window.end)
+    return TimeSpan(start, max(start, min(span.end, window.end)))

@@ -15,7 +15,7 @@ from videochat_tools.context import (
     render_context,
     text_messages,
 )
-from videochat_tools.dialogue import retrieval_query
+from videochat_tools.dialogue import question_to_ask, retrieval_query
 from videochat_tools.errors import ContextTooLongError
 from videochat_tools.types import SearchHit, TimeSpan
 
@@ -115,13 +115,19 @@ def test_any_other_chat_model_reads_times_and_transcripts() -> None:
         ("what do they say about the harbour?", "what do they say about the harbour?"),
         ("how many objects are there when the ring spins?", "how many objects are there when the ring spins?"),
         ("what colour was it?", "who bumps the square?"),
-        ("and then?", "who bumps the square?"),
+        ("and then?", "what happens after a person bumps the square?"),
         ("in which direction does it move?", "who bumps the square? in which direction does it move?"),
-        ("what happens after that?", "who bumps the square?"),
+        ("what happens after that?", "what happens after a person bumps the square?"),
+        ("And what happened just before it?", "what happens before a person bumps the square?"),
     ],
 )
 def test_follow_up_questions_are_searched_with_what_they_lean_on(question: str, searched: str) -> None:
     assert retrieval_query(question, ["what is said about the sea?", "who bumps the square?"]) == searched
+
+
+def test_a_model_is_asked_whole_questions_where_a_follow_up_only_moves_on() -> None:
+    assert question_to_ask("and then?", "what happens after the ring spins?") == "what happens after the ring spins?"
+    assert question_to_ask("what colour was it?", "who bumps the square?") == "what colour was it?"
 
 
 def test_a_chain_of_follow_ups_goes_back_to_the_question_that_stands_alone() -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from videochat_tools.chat_model import ChatVideoChat
 from videochat_tools.context import Budget, clip_messages, fit_clips, picture_messages, text_messages
-from videochat_tools.retrievers.query import without_moment
+from videochat_tools.retrievers.query import without_anchor, without_moment
 from videochat_tools.stills import take_stills
 from videochat_tools.types import SearchHit, uri_to_path
 
@@ -109,6 +109,8 @@ class TokenAnswerer(Answerer):
         self, question: str, clips: Sequence[SearchHit], history: Sequence[BaseMessage] = ()
     ) -> list[BaseMessage]:
         """The clips, the earlier turns, the question."""
+        if all(clip.anchor is not None for clip in clips):  # what the question speaks of is not shown
+            question = without_anchor(question)
         if self.chat.engine.max_clips == 1:  # the search has found the moment, and the model is shown no other
             question = without_moment(question)
         return clip_messages(clips, question, history, cached=self.clip_source is not None)

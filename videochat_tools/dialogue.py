@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from videochat_tools.retrievers.query import analyse
+
 _POINTING_BACK = frozenset(
     "it its itself he him his himself she her hers herself them their theirs this these those".split()
 )
@@ -23,6 +25,12 @@ _EMPTY = frozenset(
     "there here that they happen happens happened many much more often long "
     "colour color shape size direction number count kind sort thing time moment big large small fast".split()
 )
+# "what happens after that?", "and what happened just before it?", "what happens next?", "and then?"
+_MOVES_ON = re.compile(
+    r"(?:and |so |but )?(?:what (?:happen(?:s|ed)|comes|came|is (?:seen|shown))|what does (?:it|he|she) do)? ?"
+    r"(?:(?:right|just|immediately|shortly|directly) )?(?:(?P<relation>after|before)(?:wards)?(?: (?:that|this|it))?|next|then)",
+    re.I,
+)
 
 
 def retrieval_query(question: str, earlier_questions: Sequence[str] = ()) -> str:
@@ -33,15 +41,29 @@ def retrieval_query(question: str, earlier_questions: Sequence[str] = ()) -> str
         earlier_questions: those before it in the conversation, oldest first.
 
     Returns:
-        The question, after the earlier questions it leans on: back to the last one that stands on its own. One that
+        "What happens after that?" with what is meant in place of "that". Any other question, after the earlier questions it leans on: back to the last one that stands on its own. One that
         adds no content ("what colour was it?") would only blur the search and is left out.
     """
+    moved = _moves_on(question)
+    if moved is not None and earlier_questions:
+        earlier = analyse(retrieval_query(earlier_questions[-1], earlier_questions[:-1]))
+        relation = (moved["relation"] or "after").lower()
+        return f"what happens {relation} {earlier.in_one_scene or earlier.text.rstrip('?!. ')}?"
     needed = [question.strip()]
     for earlier in reversed(earlier_questions):
         if not leans_back(needed[0]):
             break
         needed.insert(0, earlier.strip())
     return " ".join(part for part in needed if _content(part)) or needed[-1]
+
+
+def question_to_ask(question: str, query: str) -> str:
+    """What a model is asked: the question, or, where that says no more than "and then?", what is searched for."""
+    return query if _moves_on(question) else question
+
+
+def _moves_on(question: str) -> re.Match[str] | None:
+    return _MOVES_ON.fullmatch(question.strip().rstrip("?!. "))
 
 
 def leans_back(question: str) -> bool:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -67,6 +68,11 @@ class Calibration:
         unknown = [word for word in words if word not in self.known_words] if self.known_words else []
         return unknown if 2 * len(unknown) >= max(len(words), 1) else []
 
+    def in_known_words(self, text: str) -> str:
+        """A description with "an object" for "a person", as "who?" is searched, where objects alone were learned."""
+        knows_objects_only = "object" in self.known_words and "person" not in self.known_words
+        return re.sub(r"\ba person\b", "an object", text) if knows_objects_only else text
+
     def accepts(self, visual: float | None, speech: float | None) -> bool:
         """Whether either channel is sure enough that a stretch counts as found; ``None`` where it found nothing."""
         return (visual is not None and visual >= self.match_threshold) or (
@@ -76,6 +82,14 @@ class Calibration:
     def similarity_logit(self, similarity: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Log-odds of a match, from the similarity alone."""
         return self.similarity_scale * similarity.astype(np.float64) + self.similarity_offset
+
+    def judged_logit(
+        self, similarity: npt.NDArray[np.float32], matched: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float64]:
+        """Log-odds of a match, from the similarity and the probability of the matching head."""
+        sure = np.clip(matched.astype(np.float64), 1e-6, 1 - 1e-6)
+        weight = self.similarity_weight
+        return (1 - weight) * np.log(sure / (1 - sure)) + weight * self.similarity_logit(similarity)
 
     @classmethod
     def load(cls, path: Path) -> Calibration:

@@ -234,6 +234,7 @@ class SearchHit:
 
     ``visual`` is the probability-like match of the picture, ``speech`` that of the words; ``None`` where the
     channel did not find it. ``segments`` are the indices of the merged segments, ``text`` what is said there.
+    ``anchor`` is what the hit comes after or before, where that was asked for; the probabilities then hold for both.
     """
 
     video_id: str
@@ -245,6 +246,7 @@ class SearchHit:
     speech: float | None = None
     segments: tuple[int, ...] = ()
     text: str = ""
+    anchor: TimeSpan | None = None
 
     def __str__(self) -> str:
         said = f"  “{self.text}”" if self.text else ""
@@ -262,6 +264,7 @@ class SearchHit:
             "visual": None if self.visual is None else round(self.visual, 4),
             "speech": None if self.speech is None else round(self.speech, 4),
             "text": self.text,
+            "anchor": None if self.anchor is None else [round(self.anchor.start, 3), round(self.anchor.end, 3)],
         }
 
 

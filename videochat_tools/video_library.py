@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videochat_tools.answering import check_answer, not_found, without_citations
-from videochat_tools.dialogue import retrieval_query
+from videochat_tools.dialogue import question_to_ask, retrieval_query
 from videochat_tools.engine import ChatEngine, ClipTokens, load_engine
 from videochat_tools.errors import UnknownVideoError
 from videochat_tools.library import LibraryStore
@@ -96,14 +96,16 @@ class VideoLibrary(LibraryStore):
             ContextTooLongError: question and history do not fit the model.
         """
         earlier = [message.text for message in history if message.type == "human"]
-        found = self.find_clips(retrieval_query(question, earlier), k=k, videos=videos, span=span, threshold=threshold)
+        query = retrieval_query(question, earlier)
+        found = self.find_clips(query, k=k, videos=videos, span=span, threshold=threshold)
+        asked = question_to_ask(question, query)
         answer = not_found(question, unknown_words=found.unknown_words)
         if not found.clips:
             return answer
         answerer = self.answerer(model)
         for glance in answerer.glances(found.clips, lambda clip: self.convinces(clip, threshold)):
-            shown = answerer.choose(question, glance, history)
-            answer = check_answer(question, answerer.answer(question, shown, history), shown)
+            shown = answerer.choose(asked, glance, history)
+            answer = check_answer(question, answerer.answer(asked, shown, history), shown)
             if answer.found:
                 break
         return answer
@@ -122,19 +124,29 @@ class VideoLibrary(LibraryStore):
         Args and errors are those of :meth:`ask`; what a follow-up leans on must stand in the query.
         """
         asked = analyse(query)
-        unknown = self.encoder.calibration.has_not_learned(content_words(asked.visual))
-        hits = self.search(
-            asked.text,
-            k=4 * k if asked.asks_speech else k,
-            videos=videos,
-            span=span,
-            channels=("speech",) if unknown else CHANNELS,
-        )
+        unknown = self.encoder.calibration.has_not_learned(content_words(asked.described))
+        where = {"videos": videos, "span": span, "channels": ("speech",) if unknown else CHANNELS}
+        hits = self.search(asked.text, k=4 * k if asked.asks_speech else k, **where)
         if asked.asks_speech:  # a silent stretch cannot hold the answer
             hits = [hit for hit in hits if hit.text]
+        elif asked.anchor is not None and not any(self.convinces(hit, threshold) for hit in hits):
+            hits = self.search(asked.in_one_scene, k=k, **where)  # both may be seen in one shot
         if not any(self.convinces(hit, threshold) for hit in hits):
             return FoundClips((), tuple(unknown))
-        return FoundClips(tuple(self.clips(hits)))
+        clips = self.clips(hits)
+        return FoundClips(tuple(clips if asked.asks_speech or asked.visual else self._with_anchors(clips)))
+
+    def _with_anchors(self, clips: Sequence[SearchHit]) -> list[SearchHit]:
+        """Clips of whatever comes after something, each before the clips of that: models that see several read both."""
+        shown: list[SearchHit] = []
+        for clip in clips:
+            shown.append(clip)
+            if clip.anchor is not None:
+                for segment in self.segments_during(clip.video_id, clip.anchor):
+                    text = self.said_during(clip.video_id, segment.span)
+                    before = replace(clip, span=segment.span, segments=(segment.index,), text=text, anchor=None)
+                    shown.append(before)
+        return _each_once(shown)
 
     def convinces(self, hit: SearchHit, threshold: float | None = None) -> bool:
         """Whether a hit is evidence enough; by default each channel has its own threshold."""
@@ -214,7 +226,7 @@ class VideoLibrary(LibraryStore):
             for segment in inside:
                 text = self.said_during(hit.video_id, segment.span)
                 clips.append(replace(hit, span=segment.span, segments=(segment.index,), text=text))
-        return list({(clip.video_id, clip.span): clip for clip in reversed(clips)}.values())[::-1]
+        return _each_once(clips)
 
     def clip_source(self, name: str) -> ClipTokens:
         """The kept tokens of the segment that a media fragment names, [queries, width]; decodes nothing.
@@ -238,3 +250,8 @@ class VideoLibrary(LibraryStore):
         """Whether the library's clip tokens were made by this model; those of another mean nothing to it."""
         watcher = self.watcher
         return watcher is not None and (engine is watcher or engine.fingerprint == watcher.fingerprint)
+
+
+def _each_once(clips: Sequence[SearchHit]) -> list[SearchHit]:
+    """Clips in their order, of several with one place the first."""
+    return list({(clip.video_id, clip.span): clip for clip in reversed(clips)}.values())[::-1]

@@ -12,11 +12,12 @@ import pytest
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from pydantic import ValidationError
+from small_library import Scripted
 
 from videochat_tools.errors import UnknownVideoError
 from videochat_tools.library import LibraryStore
 from videochat_tools.media import frames_decoded_total
-from videochat_tools.retrievers import HybridRetriever, TranscriptRetriever, VisualRetriever
+from videochat_tools.retrievers import HybridRetriever, RetrievalOptions, TranscriptRetriever, VisualRetriever
 from videochat_tools.types import TimeSpan, parse_media_fragment, uri_to_path
 
 
@@ -72,6 +73,53 @@ def test_settings_hold_until_a_call_says_otherwise(film: Any, library: LibrarySt
         retriever.invoke("a circle", videos=["gone.mp4"])
 
 
+def test_every_setting_is_taken_here_and_there(film: Any, library: LibraryStore) -> None:
+    plain = VisualRetriever(library=library, k=1).invoke(film.captions[1])[0].metadata
+    for retriever, settings in (
+        (VisualRetriever(library=library, k=1, before=1.0, after=0.5), {}),
+        (VisualRetriever(library=library, k=1, before=9.0), {"before": 1.0, "after": 0.5}),
+        (VisualRetriever(library=library, options=RetrievalOptions(before=1.0, after=0.5)), {"k": 1}),
+        (VisualRetriever(library=library, search_kwargs={"k": 1, "before": 1.0, "after": 0.5}), {}),
+    ):
+        wide = retriever.invoke(film.captions[1], **settings)[0].metadata
+        assert wide["start"] == pytest.approx(plain["start"] - 1.0)
+        assert wide["end"] == pytest.approx(plain["end"] + 0.5)
+    assert len(VisualRetriever(library=library, per_video=2).invoke("a circle", k=9)) == 2
+    unjudged = VisualRetriever(library=library, rerank=False).invoke(film.captions[1])
+    assert unjudged[0].metadata["score"] != plain["score"]
+
+
+def test_what_comes_after_something(film: Any, library: LibraryStore) -> None:
+    first = HybridRetriever(library=library, k=1).invoke("what is said about the hammer?")[0].metadata
+    (document,) = TranscriptRetriever(library=library, k=1).invoke("what happens before they mention the hammer?")
+    assert document.metadata["anchor"] == [first["start"], first["end"]]
+    assert document.metadata["end"] <= first["start"]
+
+
+@pytest.mark.parametrize(
+    "rephrase",
+    [
+        lambda query: [query.replace("thing", "circle"), " ", query],
+        Scripted(replies=["1. a circle flashes\n- a circle flashes\n\n"] * 2),
+    ],
+    ids=["function", "chat model"],
+)
+def test_several_wordings_of_a_query(film: Any, library: LibraryStore, rephrase: Any) -> None:
+    searched: list[Any] = []
+
+    class Listening(LibraryStore):
+        def search(self, query: Any, **options: Any) -> Any:
+            searched.append(query)
+            return super().search(query, **options)
+
+    listening = Listening(library.path, encoder=library.encoder)
+    found = VisualRetriever(library=listening, k=3, rephrase=rephrase).invoke("a thing flashes")
+    assert searched.pop() == ["a thing flashes", "a circle flashes"]
+    assert len(found) == 3
+    VisualRetriever(library=listening).invoke("a thing flashes", rephrase=rephrase)
+    assert searched == [["a thing flashes", "a circle flashes"]]
+
+
 def test_what_cannot_be_set() -> None:
     with pytest.raises(ValidationError, match="library"):
         HybridRetriever(library="a folder")
@@ -82,6 +130,14 @@ def test_k_must_be_positive(library: LibraryStore) -> None:
         HybridRetriever(library=library, k=0)
     with pytest.raises(ValueError, match="k must be"):
         HybridRetriever(library=library).invoke("a circle", k=0)
+
+
+@pytest.mark.parametrize("wrong", [{"per_video": 0}, {"before": -1.0}, {"after": float("inf")}])
+def test_settings_out_of_range_are_told_at_once(library: LibraryStore, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        HybridRetriever(library=library, **wrong)
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        HybridRetriever(library=library).invoke("a circle", **wrong)
 
 
 async def test_any_chain_takes_it(library: LibraryStore) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from videochat_tools.retrievers.query import analyse, content_words, without_moment
+from videochat_tools.retrievers.query import analyse, content_words, without_anchor, without_moment
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,6 @@ from videochat_tools.retrievers.query import analyse, content_words, without_mom
         ("how many objects are there when the red circle bumps into the blue square?",
          "the red circle bumps into the blue square"),
         ("which object bumps into the blue square?", "an object bumps into the blue square"),
-        ("What happens after the red circle leaves?", "the red circle leaves"),
         ("does the red circle pass in front of the blue square?", "the red circle passes in front of the blue square"),
         ("is the ring plain, striped or dotted?", "the ring"),
         ("show me the moment when the dog jumps", "the dog jumps"),
@@ -59,6 +58,45 @@ def test_what_is_said_at_a_moment_looks_for_the_moment(joint: str) -> None:
 def test_topic_and_moment_are_told_apart() -> None:
     query = analyse("what does he say about the harbour when the red circle spins?")
     assert (query.visual, query.speech) == ("the red circle spins", ("harbour",))
+
+
+@pytest.mark.parametrize(
+    ("question", "relation", "anchor", "picture", "left"),
+    [
+        ("What happens after the red circle leaves?", "after", "the red circle leaves", "", "what happens in the video?"),
+        ("what is shown just before the dog jumps?", "before", "the dog jumps", "", "what happens in the video?"),
+        ("After the dog jumps, what does the man do?", "after", "the dog jumps", "the man", "what does the man do?"),
+        ("which ring appears right after the star spins in the video?", "after", "the star spins", "ring appears",
+         "which ring appears?"),
+        ("before the storm", "before", "the storm", "", "what happens in the video?"),
+        ("what follows the goal?", "after", "the goal", "", "what happens in the video?"),
+        ("how many objects are there after the ring spins?", "after", "the ring spins", "", "how many objects are there?"),
+    ],
+)  # fmt: skip
+def test_what_comes_after_or_before_something(
+    question: str, relation: str, anchor: str, picture: str, left: str
+) -> None:
+    query = analyse(question)
+    assert query.anchor is not None
+    assert (query.relation, query.anchor.visual, query.visual) == (relation, anchor, picture)
+    assert query.described == f"{picture} {anchor}".strip()
+    assert without_anchor(question.removesuffix(" in the video?")) == left
+
+
+def test_an_anchor_may_be_something_said_and_so_may_what_follows() -> None:
+    query = analyse("what is said after they mention the harbour?")
+    assert query.anchor is not None
+    assert (query.anchor.visual, query.anchor.speech) == ("", ("harbour",))
+    assert (query.visual, query.speech, query.asks_speech) == ("", (), True)
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["what happens after that?", "what happens after 00:42?", "does the ring spin before the star?", "what is he after?",
+     "the ring spins after the star moves", "which way does the ring go after it bumps into the star?"],
+)  # fmt: skip
+def test_what_names_nothing_to_move_from_is_no_anchor(question: str) -> None:
+    assert analyse(question).anchor is None
 
 
 @pytest.mark.parametrize(

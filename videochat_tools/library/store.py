@@ -33,7 +33,8 @@ from videochat_tools.library.sources import find_videos
 from videochat_tools.library.token_cache import TokenCache, cache_key
 from videochat_tools.library.vector_index import VectorIndex, drop_vectors
 from videochat_tools.media import probe
-from videochat_tools.retrievers.temporal import CHANNELS, HybridTemporalRetriever, RetrievalOptions
+from videochat_tools.retrievers.options import RetrievalOptions
+from videochat_tools.retrievers.temporal import CHANNELS, HybridTemporalRetriever
 from videochat_tools.segmenting import Segmenter, make_segmenter
 from videochat_tools.types import SearchHit, Segment, TimeSpan, Utterance, VideoInfo, VideoRecord
 
@@ -234,21 +235,23 @@ class LibraryStore:
 
     def search(
         self,
-        query: str,
+        query: str | Sequence[str],
         *,
         k: int = 5,
         videos: Sequence[str] | None = None,
         span: TimeSpan | None = None,
         channels: Collection[str] = CHANNELS,
+        options: RetrievalOptions | None = None,
     ) -> builtins.list[SearchHit]:
         """The stretches of video that a question or description is about, best first. Decodes no frame.
 
         Args:
-            query: as a person writes it.
+            query: as a person writes it, "what happens after …?" included; or several wordings of one query.
             k: how many at most.
             videos: look only in these: ids, names or paths.
             span: look only at this window of time.
             channels: go by ``"visual"``, ``"speech"`` or both.
+            options: further settings; default are those of the library.
 
         Raises:
             UnknownVideoError: one of ``videos`` is not here.
@@ -260,7 +263,7 @@ class LibraryStore:
         if catalog is None or not records:
             return []
         source = LibrarySource(catalog, self.cache, self._vectors(catalog), self.encoder)
-        retriever = HybridTemporalRetriever(source, self.encoder, self.options)
+        retriever = HybridTemporalRetriever(source, self.encoder, options or self.options)
         return retriever.search(query, k=k, videos=chosen, span=span, channels=channels)
 
     def clip_tokens(self, hit: SearchHit) -> npt.NDArray[np.float16]:

@@ -90,7 +90,8 @@ class SearchArguments(WhereArguments):
     """Arguments of search_video."""
 
     query: Words = Field(
-        description="What is seen or said, in a few plain words, as a caption would put it: 'a red circle spins'."
+        description="What is seen or said, in a few plain words, as a caption would put it: 'a red circle spins'. "
+        "Or what it comes after or before: 'what happens after a red circle spins?'."
     )
     channel: Literal["visual", "speech"] | None = Field(
         default=None, description="'visual': only what is seen. 'speech': only what is said. Left out: both."
@@ -132,7 +133,7 @@ class SearchVideo(VideoTool):
         if not any(self.library.convinces(hit) for hit in hits):
             lines.append("None of them is a sure match: it may not be in the videos.")
         calibration = self.library.encoder.calibration
-        if unknown := calibration.has_not_learned(content_words(analyse(query).visual)):
+        if unknown := calibration.has_not_learned(content_words(analyse(query).described)):
             lines.append(f"The search has not learned what this looks like: {', '.join(unknown)}.")
         return "\n".join([title, *lines]), artifact
 
@@ -140,7 +141,10 @@ class SearchVideo(VideoTool):
 def _hit_line(number: int, hit: SearchHit) -> str:
     said = f' They say: "{shortened(hit.text)}"' if hit.text else ""
     more = " (call read_transcript for all of it)" if len(hit.text) > MAX_QUOTED else ""
-    return f"{number}. {hit.video} {exact(hit.span)} score {hit.score:.2f}{said}{more}"
+    beside = ""
+    if hit.anchor is not None:
+        beside = f" {'after' if hit.anchor.start < hit.span.start else 'before'} what is at [{hit.anchor}]"
+    return f"{number}. {hit.video} {exact(hit.span)}{beside} score {hit.score:.2f}{said}{more}"
 
 
 def _where(tool: VideoTool, videos: list[str] | None, start: float | None, end: float | None) -> TimeSpan | None:

@@ -16,7 +16,7 @@ from videochat_tools.training.world.narration import Sentence, narrate
 from videochat_tools.training.world.questions import NOT_FOUND, Question, ask
 from videochat_tools.training.world.scene import DIRECTIONS, INTERACTIONS, Fact, Scene, sample_scene
 
-__all__ = ["QUESTION_TYPES", "PlacedScene", "Spoken", "TimedQuestion", "VideoPlan", "holds", "plan_video"]
+__all__ = ["QUESTION_TYPES", "PlacedScene", "Spoken", "TimedQuestion", "VideoPlan", "holds", "plan_video", "stretch"]
 
 QUESTION_TYPES = ("which", "colour", "direction", "count", "said", "shape")
 QUESTIONS_PER_MINUTE = 1.2  # of each type
@@ -119,7 +119,7 @@ def _place_scenes(rng: Random, frames: int, fps: int, world: WorldConfig) -> lis
     while done < frames:
         scene = _next_scene(rng, placed[-1].scene if placed else None, world)
         length = _whole_frames(scene, frames - done, fps, world)
-        scene = _stretch(scene, length / fps)
+        scene = stretch(scene, length / fps)
         start = done / fps
         spoken = _narration(rng, topics, start, length / fps) if rng.random() < SPOKEN_SHARE else None
         done += length
@@ -144,7 +144,8 @@ def _whole_frames(scene: Scene, left: int, fps: int, world: WorldConfig) -> int:
     return min(round(scene.duration * fps), left - shortest)
 
 
-def _stretch(scene: Scene, duration: float) -> Scene:
+def stretch(scene: Scene, duration: float) -> Scene:
+    """The same scene, its events and all, in as many seconds."""
     ratio = duration / scene.duration
     events = tuple(replace(event, start=event.start * ratio, end=event.end * ratio) for event in scene.events)
     return replace(scene, events=events, duration=duration)

@@ -166,7 +166,7 @@ def _beside(text: str, core: str) -> Query | None:
 
 
 def without_anchor(question: str) -> str:
-    """``what colour is the ring?`` for ``what colour is the ring after the star spins?``: what is asked of what follows.
+    """What is asked of the rest: ``what colour is the ring?`` for ``what colour is the ring after the star spins?``.
 
     Meant for a model that is shown only that; a question without an anchor is returned as it is.
     """

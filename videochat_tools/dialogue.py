@@ -28,7 +28,8 @@ _EMPTY = frozenset(
 # "what happens after that?", "and what happened just before it?", "what happens next?", "and then?"
 _MOVES_ON = re.compile(
     r"(?:and |so |but )?(?:what (?:happen(?:s|ed)|comes|came|is (?:seen|shown))|what does (?:it|he|she) do)? ?"
-    r"(?:(?:right|just|immediately|shortly|directly) )?(?:(?P<relation>after|before)(?:wards)?(?: (?:that|this|it))?|next|then)",
+    r"(?:(?:right|just|immediately|shortly|directly) )?"
+    r"(?:(?P<relation>after|before)(?:wards)?(?: (?:that|this|it))?|next|then)",
     re.I,
 )
 
@@ -41,8 +42,9 @@ def retrieval_query(question: str, earlier_questions: Sequence[str] = ()) -> str
         earlier_questions: those before it in the conversation, oldest first.
 
     Returns:
-        "What happens after that?" with what is meant in place of "that". Any other question, after the earlier questions it leans on: back to the last one that stands on its own. One that
-        adds no content ("what colour was it?") would only blur the search and is left out.
+        "What happens after that?" with what is meant in place of "that". Any other question after the earlier ones
+        it leans on, back to the last one that stands on its own. One that adds no content ("what colour was it?")
+        would only blur the search and is left out.
     """
     moved = _moves_on(question)
     if moved is not None and earlier_questions:

@@ -29,8 +29,8 @@ from videochat_tools.embeddings import (
 from videochat_tools.evaluation.held_out import FIRST_SEED, SPACING
 from videochat_tools.evaluation.retrieval import embed
 from videochat_tools.evaluation.statistics import Score, rate
-from videochat_tools.retrievers.query import analyse
 from videochat_tools.retrievers.options import RetrievalOptions
+from videochat_tools.retrievers.query import analyse
 from videochat_tools.training.tokenizers import seen_words
 from videochat_tools.training.world.long_video import TimedQuestion, VideoPlan, plan_video
 

@@ -34,6 +34,7 @@ from videochat_tools.cli.output import (
     print_json,
     quieten,
 )
+from videochat_tools.cli.train import train
 from videochat_tools.errors import VideoChatError
 
 if TYPE_CHECKING:
@@ -314,5 +315,6 @@ def sample(
 
 # Last, so that help lists first what a newcomer needs first.
 app.command("eval", short_help="Measure a model on a public benchmark.")(evaluate)
+app.command("train", short_help="Run a released training stage.")(train)
 app.add_typer(convert, name="convert", short_help="Turn released files into folders that can be used.")
 app.add_typer(data, name="data", short_help="Check training files, or make them from other formats.")

@@ -12,7 +12,7 @@ from videochat_tools.errors import ModelLoadError
 
 from .report import Layout, LoadReport
 
-__all__ = ["fill_model"]
+__all__ = ["fill_model", "join_parts"]
 
 
 def fill_model(
@@ -56,7 +56,7 @@ def fill_model(
         absent = [original for original in originals if original not in tensors]
         missing += absent
         if not absent:
-            state[name] = _value(originals, tensors, place, layout, source)
+            state[name] = join_parts(originals, tensors, place, layout, source)
     needed = set(expected)
     unexpected = sorted(
         name for name in tensors if name not in needed and name not in optional and not ignore.search(name)
@@ -67,9 +67,14 @@ def fill_model(
     return report
 
 
-def _value(
+def join_parts(
     originals: tuple[str, ...], tensors: Mapping[str, Tensor], place: Tensor, layout: Layout, source: str
 ) -> Tensor:
+    """One tensor of a network, in float32, out of its one or two original ones.
+
+    Raises:
+        ModelLoadError: Its shape is not that of ``place``.
+    """
     # Copies: the file may be mapped into memory, and must be free to go.
     parts = [tensors[original].to(torch.float32, copy=True) for original in originals]
     value = parts[0] if len(parts) == 1 else torch.cat([parts[0], torch.zeros_like(parts[0]), parts[1]])

@@ -28,7 +28,15 @@ from .lora import Lora, merge_lora, save_adapter
 from .report import LoadReport
 from .staging import check_output, new_folder
 
-__all__ = ["BERT", "FAMILIES", "ConvertedFolder", "convert_checkpoint"]
+__all__ = [
+    "BERT",
+    "FAMILIES",
+    "RETRIEVAL_OPTIONS",
+    "ConvertedFolder",
+    "bert_tokenizer",
+    "convert_checkpoint",
+    "language_tokenizer",
+]
 
 FAMILIES = ("videochat", "retrieval", "vicuna", "mistral", "mistral_hd", "phi3")
 """VideoChat v1; stage 1 of VideoChat2; the chat models of stages 2 and 3; stage 4."""
@@ -43,12 +51,13 @@ _V1_KINDS = {
 }
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 _ORDER = list(FileKind)  # stages in their order: later ones win
-_RETRIEVAL_OPTIONS: dict[str, Any] = {
+RETRIEVAL_OPTIONS: dict[str, Any] = {
     "max_text_length": 32,  # stage 1 was trained on captions of 32 word pieces
     "truncation_side": "right",
     "video_instruction": None,
     "image_instruction": None,
 }
+"""What a processor of stage 1 has other than one of a chat model."""
 
 Says = Callable[[str], None]
 _Parts = tuple[PreTrainedModel, VideoChat2Processor, Lora | None]
@@ -214,7 +223,7 @@ def _family(kinds: Sequence[FileKind], last: Path, chat: str | None) -> str:
 
 def _videochat(request: _Request) -> _Parts:
     eva, blip2, checkpoint = request.paths
-    tokenizer = _tokenizer(request.language_folder)
+    tokenizer = language_tokenizer(request.language_folder)
     fields = request.fields()
     model = videochat.convert_videochat(
         eva, blip2, request.language_folder, checkpoint, None if fields is None else VideoChatConfig(**fields)
@@ -223,21 +232,21 @@ def _videochat(request: _Request) -> _Parts:
 
 
 def _retrieval(request: _Request) -> _Parts:
-    bert = _bert(request.bert)
+    bert = bert_tokenizer(request.bert)
     fields = request.fields()
     model = videochat2.convert_retrieval(
         request.paths[-1], None if fields is None else VideoChat2RetrievalConfig(**fields)
     )
-    options = ProcessorOptions(image_size=model.config.vision_config.image_size, **_RETRIEVAL_OPTIONS)
+    options = ProcessorOptions(image_size=model.config.vision_config.image_size, **RETRIEVAL_OPTIONS)
     processor = VideoChat2Processor(None, bert, options)
     _check_words(processor, model, request.bert)
     return model, processor, None
 
 
 def _chat(request: _Request) -> _Parts:
-    tokenizer = _tokenizer(request.language_folder)
+    tokenizer = language_tokenizer(request.language_folder)
     reads_text = request.kinds[-1] is FileKind.STAGE_3
-    bert = _bert(request.bert) if reads_text else None
+    bert = bert_tokenizer(request.bert) if reads_text else None
     fields = request.fields()
     parts = videochat2.read_chat(
         request.paths,
@@ -257,7 +266,12 @@ def _options(family: str, config: Any) -> ProcessorOptions:
     )
 
 
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def language_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in the folder of a language model.
+
+    Raises:
+        ModelLoadError: There is none.
+    """
     language_model_config(folder)
     # transformers makes an empty tokenizer where there are no files.
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
@@ -271,7 +285,12 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _bert(source: str) -> PreTrainedTokenizerBase:
+def bert_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """The vocabulary of the Q-Former, from a folder or a hub id.
+
+    Raises:
+        ModelLoadError: There is none.
+    """
     try:
         cached_file(source, "vocab.txt")  # transformers makes an empty tokenizer where there is none
         tokenizer: PreTrainedTokenizerBase = BertTokenizer.from_pretrained(source)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -23,7 +24,10 @@ __all__ = [
     "LORA_SCALE",
     "Lora",
     "attach_lora",
+    "inject_lora",
+    "load_adapter",
     "lora_names",
+    "lora_pairs",
     "lora_report",
     "merge_lora",
     "read_lora",
@@ -38,6 +42,7 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 _LANGUAGE_MODEL = "language_model"  # our models' attribute
 
 _WRAPPED = "base_model.model."
+_INJECTED = re.compile(rf"^(.*\.)?{_LANGUAGE_MODEL}\.(?P<module>.+)\.lora_(?P<half>[AB])(\.default)?\.weight$")
 _NAME = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?P<half>[AB])\.default\.weight$")
 
 
@@ -176,6 +181,98 @@ def attach_lora(model: PreTrainedModel, lora: Lora) -> None:
 
     model.load_adapter(peft_config=LoraConfig(**_adapter_config(lora)), adapter_state_dict=_adapter_tensors(lora))
     model.eval()
+
+
+def inject_lora(
+    model: nn.Module, *, rank: int, alpha: float, targets: Collection[str], dropout: float, lora: Lora | None = None
+) -> None:
+    """Put LoRA layers of PEFT into the language model of a chat model, to be trained.
+
+    They change nothing at first (B is zero), or what ``lora`` changes.
+
+    Args:
+        model: The chat model.
+        rank: Of all pairs.
+        alpha: The products are scaled with alpha / rank.
+        targets: Last names of the modules that are changed.
+        dropout: Before A, in training mode.
+        lora: Go on with these pairs.
+
+    Raises:
+        MissingDependencyError: peft is not installed.
+        ModelLoadError: The language model has no module of such a name, or ``lora`` is for other modules.
+    """
+    if find_spec("peft") is None:
+        raise MissingDependencyError("peft", "train", "LoRA")
+    from peft import LoraConfig, inject_adapter_in_model
+
+    wanted = Lora(dict.fromkeys(targets), rank, alpha, "")  # type: ignore[arg-type]  # only the names are used
+    linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    if lacking := sorted(set(targets) - linear):
+        raise ModelLoadError(
+            f"LoRA: the language model has no linear {', '.join(lacking)}; it has {', '.join(sorted(linear))}"
+        )
+    inject_adapter_in_model(LoraConfig(**{**_adapter_config(wanted), "lora_dropout": dropout}), model)
+    for name, parameter in model.named_parameters():
+        if _INJECTED.match(name):  # PEFT makes them in the precision of the language model, too coarse for small steps
+            parameter.data = parameter.data.float()
+    if lora is None:
+        return
+    places = {module: pair for module, pair in _injected(dict(model.named_parameters())).items() if len(pair) == 2}
+    if places.keys() != lora.pairs.keys():
+        other = min(places.keys() ^ lora.pairs.keys())
+        raise ModelLoadError(
+            f"LoRA: {lora.source} and the targets {', '.join(sorted(targets))} differ in {other}; set lora_targets to "
+            f"{', '.join(sorted(lora.targets))}"
+        )
+    with torch.no_grad():
+        for module, pair in lora.pairs.items():
+            for half, value in zip("AB", pair, strict=True):
+                places[module][half].copy_(value)
+
+
+def lora_pairs(tensors: Mapping[str, Tensor], *, alpha: float, source: str) -> Lora | None:
+    """The pairs among tensors of a chat model that :func:`inject_lora` changed, or of an adapter; None without any.
+
+    Raises:
+        ModelLoadError: A pair is none, or the ranks differ.
+    """
+    found = _injected(tensors)
+    if not found:
+        return None
+    if not all(pair.keys() == {"A", "B"} for pair in found.values()):
+        raise ModelLoadError(f"LoRA: some pairs in {source} have one half only; it is incomplete")
+    pairs = {module: (pair["A"], pair["B"]) for module, pair in found.items()}
+    ranks = {a.shape[0] for a, _ in pairs.values()}
+    if len(ranks) != 1:
+        raise ModelLoadError(f"LoRA: several ranks {sorted(ranks)} in {source}; one is expected")
+    return Lora(pairs, ranks.pop(), alpha, source)
+
+
+def _injected(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Halves by module of the language model."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if match := _INJECTED.match(name):
+            found.setdefault(match["module"], {})[match["half"]] = value
+    return found
+
+
+def load_adapter(folder: str | Path) -> Lora | None:
+    """The pairs that :func:`save_adapter` wrote into a folder; None if it has none.
+
+    Raises:
+        ModelLoadError: They cannot be read.
+    """
+    path = Path(folder) / ADAPTER_CONFIG
+    if not path.is_file():
+        return None
+    try:
+        alpha = float(json.loads(path.read_text(encoding="utf-8"))["lora_alpha"])
+        tensors = load_file(Path(folder) / ADAPTER_WEIGHTS)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ModelLoadError(f"the LoRA adapter in {folder} cannot be read ({error}); make the folder again") from error
+    return lora_pairs(tensors, alpha=alpha, source=str(folder))
 
 
 def save_adapter(folder: str | Path, lora: Lora) -> None:

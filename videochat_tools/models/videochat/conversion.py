@@ -31,7 +31,7 @@ from .configuration_videochat import VideoChatConfig, VideoChatVisionConfig
 from .modeling_videochat import VideoChatForConditionalGeneration
 from .modeling_vision import resize_position_embedding
 
-__all__ = ["IGNORED", "LAYOUT", "convert_videochat", "original_names"]
+__all__ = ["IGNORED", "LAYOUT", "convert_videochat", "original_names", "tower_and_bridge"]
 
 # Ours to original, applied in this order; the blocks and the Q-Former are named as in VideoChat2, but for the start.
 _RENAMES = tuple(
@@ -122,8 +122,7 @@ def convert_videochat(
     paths = [checkpoints] if isinstance(checkpoints, str | Path) else list(checkpoints)
     if config is None:
         config = VideoChatConfig(text_config=language_model_config(language_model))
-    tensors = _tower_tensors(_read(eva, FileKind.EVA, _EVA_FILE), config.vision_config)
-    tensors.update(_read(blip2, FileKind.BLIP2, _BLIP2_FILE))
+    tensors = tower_and_bridge(eva, blip2, config.vision_config)
     for path in paths:
         tensors.update(_read(path, FileKind.VIDEOCHAT, _FILE))
     with torch.device("meta"):
@@ -141,6 +140,16 @@ def convert_videochat(
     report += language_model_report(model.language_model, LAYOUT, "llama_model.", str(language_model))
     attach_report(model, report)
     return model.eval()
+
+
+def tower_and_bridge(eva: str | Path, blip2: str | Path, config: VideoChatVisionConfig) -> dict[str, Tensor]:
+    """What VideoChat takes from others, by its original names: EVA-CLIP-g, and BLIP-2's Q-Former.
+
+    Raises:
+        ModelLoadError: A file cannot be read, or is another one.
+    """
+    tensors = _tower_tensors(_read(eva, FileKind.EVA, _EVA_FILE), config)
+    return {**tensors, **_read(blip2, FileKind.BLIP2, _BLIP2_FILE)}
 
 
 def _read(path: str | Path, kind: FileKind, released: str) -> dict[str, Tensor]:

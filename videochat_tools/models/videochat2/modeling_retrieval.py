@@ -108,14 +108,15 @@ class VideoChat2ForRetrieval(PreTrainedModel):
             table = table.transpose(1, 2)[:, :, None]
         return cast(Tensor, self.vision_layernorm((features + table).flatten(1, 2)))
 
-    def _run_queries(self, vision_embeds: Tensor, use_cache: bool = False) -> VideoChat2QFormerOutput:
+    def run_queries(self, vision_embeds: Tensor, use_cache: bool = False) -> VideoChat2QFormerOutput:
+        """The queries over vision embeddings [B, S, D]; ``use_cache`` returns their keys and values, for captions."""
         queries = self.query_tokens.expand(vision_embeds.shape[0], -1, -1)
         output = self.qformer(query_embeds=queries, encoder_hidden_states=vision_embeds, use_cache=use_cache)
         return cast(VideoChat2QFormerOutput, output)
 
     def query_outputs(self, vision_embeds: Tensor) -> Tensor:
         """What the queries read, without text: [B, S, D] -> [B, Q, h]."""
-        return cast(Tensor, self._run_queries(vision_embeds).last_hidden_state)
+        return cast(Tensor, self.run_queries(vision_embeds).last_hidden_state)
 
     def project_video(self, query_outputs: Tensor) -> Tensor:
         """Query rows [B, Q, h] to points in the shared space [B, Q, P], each L2-normalised."""
@@ -186,7 +187,7 @@ class VideoChat2ForRetrieval(PreTrainedModel):
         if query_cache is None:
             if vision_embeds is None:
                 raise ValueError("caption_logits needs vision_embeds or query_cache")
-            query_cache = self._run_queries(vision_embeds, use_cache=True).key_values
+            query_cache = self.run_queries(vision_embeds, use_cache=True).key_values
         decoder_ids = input_ids.clone()
         decoder_ids[:, 0] = cast(int, self.config.qformer_config.decoder_start_token_id)
         states = self.qformer(
@@ -206,6 +207,26 @@ class VideoChat2ForRetrieval(PreTrainedModel):
         logits = similarity / self.temperature
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target)) / 2
 
+    @torch.no_grad()
+    def draw_negatives(
+        self, similarity: Tensor, sample_ids: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Hard negatives by similarity: softmax plus 1e-4, true pairs excluded.
+
+        Args:
+            similarity: [B, B] of videos (rows) and texts, before the temperature.
+            sample_ids: [B]; rows with the same id are no negatives of each other.
+            generator: Of the draws, on the CPU, where they are then made.
+
+        Returns:
+            A wrong video for every text [B], a wrong text for every video [B]; and whether there is any.
+        """
+        same = _same_sample(similarity.shape[0], sample_ids, similarity.device)
+        logits = similarity.float() / self.temperature.float()
+        wrong_video, has_video = _draw_negatives(logits.t(), same, generator)
+        wrong_text, has_text = _draw_negatives(logits, same, generator)
+        return wrong_video, wrong_text, has_video, has_text
+
     def matching_loss(
         self,
         vision_embeds: Tensor,
@@ -219,12 +240,7 @@ class VideoChat2ForRetrieval(PreTrainedModel):
         Negatives are drawn by their similarity: softmax plus 1e-4, true pairs excluded. A row of the batch that has no
         negative (every sample is its own kind) contributes only its true pair.
         """
-        batch = similarity.shape[0]
-        same = _same_sample(batch, sample_ids, similarity.device)
-        with torch.no_grad():
-            logits = similarity.float() / self.temperature.float()
-            wrong_video, has_video = _draw_negatives(logits.t(), same)
-            wrong_text, has_text = _draw_negatives(logits, same)
+        wrong_video, wrong_text, has_video, has_text = self.draw_negatives(similarity, sample_ids)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         match_logits = self.match_logits(
             torch.cat([vision_embeds, vision_embeds[wrong_video], vision_embeds]),
@@ -271,7 +287,7 @@ class VideoChat2ForRetrieval(PreTrainedModel):
             if pixel_values is None:
                 raise ValueError("VideoChat2ForRetrieval needs pixel_values or vision_embeds")
             vision_embeds = self.encode_frames(pixel_values)
-        queries = self._run_queries(vision_embeds, use_cache=input_ids is not None)
+        queries = self.run_queries(vision_embeds, use_cache=input_ids is not None)
         video_embeds = self.project_video(cast(Tensor, queries.last_hidden_state))
         output = VideoChat2RetrievalOutput(video_embeds=video_embeds, vision_embeds=vision_embeds)
         if input_ids is not None:
@@ -301,9 +317,10 @@ def _same_sample(batch: int, sample_ids: Tensor | None, device: torch.device) ->
     return sample_ids.view(-1, 1) == sample_ids.view(1, -1)
 
 
-def _draw_negatives(logits: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
+def _draw_negatives(logits: Tensor, same: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """One wrong column for every row, drawn by its probability; and whether there is any wrong column."""
     weights = (logits.softmax(dim=1) + 1e-4).masked_fill(same, 0.0)
     exists = ~same.all(dim=1)
     weights = weights + (~exists)[:, None]  # any column will do where none is wrong: its label is ignored
-    return torch.multinomial(weights, 1).squeeze(1), exists
+    drawn_on = weights if generator is None else weights.to(generator.device)
+    return torch.multinomial(drawn_on, 1, generator=generator).squeeze(1).to(weights.device), exists

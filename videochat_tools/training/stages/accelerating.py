@@ -1,0 +1,127 @@
+"""Accelerate as the options ask for it: devices, precision, sharding."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from videochat_tools.errors import ConfigurationError, MissingDependencyError
+
+from .options import StageOptions
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["checkpoint_activations", "make_accelerator", "require_packages"]
+
+
+def require_packages(options: StageOptions) -> None:
+    """Raise when a package that the options need is not installed.
+
+    Raises:
+        MissingDependencyError: Which one, and how to install it.
+    """
+    needed = [("accelerate", "training", True), ("peft", "LoRA", options.lora_rank > 0)]
+    needed += [("tensorboard", "the log for TensorBoard", options.tensorboard)]
+    for package, purpose, used in needed:
+        if used and find_spec(package) is None:
+            raise MissingDependencyError(package, "train", purpose)
+    if options.deepspeed and find_spec("deepspeed") is None:
+        raise ConfigurationError("deepspeed is set, but not installed; run: pip install deepspeed")
+
+
+def make_accelerator(options: StageOptions) -> Accelerator:
+    """The accelerator of this process; under ``torchrun`` or ``accelerate launch`` one of several.
+
+    What ``accelerate launch`` sets by itself (a sharding of its own configuration file, for one) holds where the
+    options say nothing.
+
+    Raises:
+        ConfigurationError: The machine cannot do what the options ask for, or a plugin does not know an argument.
+    """
+    import torch
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    on_gpu = options.device == "auto" and torch.cuda.is_available()
+    if options.mixed_precision == "fp16" and not on_gpu:
+        raise ConfigurationError("mixed_precision fp16 needs a GPU; set mixed_precision to bf16 or no")
+    if (options.fsdp or _asked_of_launcher("FSDP")) and not on_gpu:
+        raise ConfigurationError("fsdp shards over GPUs, and there is none; leave fsdp out")
+    if (options.fsdp or _asked_of_launcher("FSDP")) and options.family == "retrieval":
+        raise ConfigurationError(
+            "fsdp cannot shard the scalar temperature of stage 1, which fits a GPU whole; leave it out"
+        )
+    plugins: dict[str, Any] = {}
+    if options.fsdp:
+        plugins["fsdp_plugin"] = fsdp_plugin(options)
+    if options.deepspeed:
+        plugins["deepspeed_plugin"] = _deepspeed_plugin(options)
+    # Text alone passes tower and Q-Former by; a loss without weight its head.
+    partly_used = any(corpus.get("medium") == "text" for corpus in options.corpora) or not (
+        options.contrastive_weight and options.matching_weight and options.caption_weight
+    )
+    return Accelerator(
+        cpu=not on_gpu,
+        mixed_precision=options.mixed_precision,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=partly_used)],
+        **plugins,
+    )
+
+
+def fsdp_plugin(options: StageOptions) -> Any:
+    """Accelerate's plugin with the options' arguments; by default FSDP2, with the layers of all networks as units.
+
+    Raises:
+        ConfigurationError: It does not know an argument.
+    """
+    from accelerate import FullyShardedDataParallelPlugin
+
+    arguments = {"fsdp_version": 2, "auto_wrap_policy": "transformer_based_wrap", **options.fsdp}
+    if arguments["fsdp_version"] == 1:
+        arguments.setdefault("use_orig_params", True)  # frozen and trained parameters side by side
+    try:
+        return FullyShardedDataParallelPlugin(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"fsdp: {_first_line(error)}; see Accelerate's FullyShardedDataParallelPlugin"
+        ) from error
+
+
+def _deepspeed_plugin(options: StageOptions) -> Any:
+    from accelerate import DeepSpeedPlugin
+
+    try:
+        return DeepSpeedPlugin(**{"zero_stage": 1, **options.deepspeed})
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"deepspeed: {_first_line(error)}; see Accelerate's DeepSpeedPlugin") from error
+
+
+def checkpoint_activations(model: nn.Module, options: StageOptions) -> None:
+    """Let layers be computed anew in the backward pass in place of keeping what they computed."""
+    if options.tower_checkpointing and hasattr(model, "vision_encoder"):
+        _enable(model.vision_encoder)
+        for layer in model.vision_encoder.layers[options.tower_checkpointing :]:
+            layer.gradient_checkpointing = False
+    if options.gradient_checkpointing:
+        for name in ("qformer", "language_model"):
+            if hasattr(model, name):
+                _enable(getattr(model, name))
+
+
+def _enable(model: Any) -> None:
+    arguments = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):  # the new name, from transformers 5.24 on
+        model.activation_checkpointing_enable(arguments)
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=arguments)
+
+
+def _asked_of_launcher(what: str) -> bool:
+    return os.environ.get(f"ACCELERATE_USE_{what}", "false").lower() == "true"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

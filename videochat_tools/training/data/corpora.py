@@ -84,7 +84,7 @@ class Corpus:
 
 def _released_fields(entry: Sequence[Any]) -> dict[str, Any]:
     """``[annotation, root, "video" or "text", "img"]`` as a table."""
-    parts = [] if isinstance(entry, str) else list(entry)
+    parts = list(entry) if isinstance(entry, list | tuple) else []
     if not 2 <= len(parts) <= 4 or not all(isinstance(part, str) for part in parts):
         raise TrainingDataError(
             'a corpus in the released form is [annotation, data root, optional "video" or "text", optional "img"], '
@@ -117,7 +117,13 @@ def read_corpora(path: str | Path) -> list[Corpus]:
     entries = content.get("corpora") if isinstance(content, Mapping) else content
     if not isinstance(entries, list) or not entries:
         raise TrainingDataError(f"{path} lists no corpora; write a list 'corpora' with an annotation and a root each")
-    return [Corpus.from_config(entry, path.parent) for entry in entries]
+    corpora = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            corpora.append(Corpus.from_config(entry, path.parent))
+        except TrainingDataError as error:
+            raise TrainingDataError(f"{path}, corpus {number}: {error}") from None
+    return corpora
 
 
 def _parse(path: Path, text: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -155,6 +156,7 @@ class _Worker:
 def _serve(pipe: Connection, read: ReadClip) -> None:
     """What a decoding process does, until the other end of its pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, it is for the training process
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)  # there are as many processes as the user wants to be busy
     try:
         pipe.send("ready")
@@ -171,3 +173,11 @@ def _serve(pipe: Connection, read: ReadClip) -> None:
             pipe.send_bytes(memoryview(clip.pixels.contiguous().numpy()).cast("B"))
     except (EOFError, OSError):
         return
+
+
+def _end_with_parent() -> None:
+    """A process that hangs in a decoder does not see that nobody waits for it any more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -144,6 +144,11 @@ class Mixture:
         """Entries by name of the corpus."""
         return {corpus.name: len(file) for corpus, file in zip(self.corpora, self._files, strict=True)}
 
+    @property
+    def worker_pids(self) -> list[int]:
+        """Numbers of the decoding processes that have been started and are running."""
+        return [] if self._pool is None else self._pool.pids
+
     def epoch(self, number: int, start: int = 0) -> Iterator[SampleBatch]:
         """The batches of one epoch.
 

@@ -8,7 +8,6 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -158,10 +157,11 @@ def to_pixels(frames: Frames, sampling: ClipSampling, rng: random.Random, *, ima
         return normalise(resize_frames(frames, size, squash=image), sampling.mean, sampling.std)
     top, left, height, width = crop_box(*frames.shape[1:3], sampling.crop_scale, rng)
     mirrored = rng.random() < sampling.flip
-    part = np.ascontiguousarray(frames[:, top : top + height, left : left + width])
     pixels = torch.empty(len(frames), 3, size, size)
-    for number, frame in enumerate(part):  # one by one: as floats, a clip of large frames takes four times its memory
-        picture = torch.from_numpy(frame).permute(2, 0, 1)[None].float()
+    for number, frame in enumerate(
+        frames[:, top : top + height, left : left + width]
+    ):  # one by one: as floats, a clip of large frames takes four times its memory
+        picture = torch.tensor(frame).permute(2, 0, 1)[None].float()
         # Not antialiased, and rounded to whole 8-bit values, as the released recipes resized tensors.
         resized = F.interpolate(picture, (size, size), mode="bicubic", align_corners=False)
         pixels[number] = resized[0].clamp_(0, 255).round_()

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from videochat_tools.media import uniform_times
-from videochat_tools.training.world.language import Text, caption
+from videochat_tools.training.world.language import Text, caption, counted
 from videochat_tools.training.world.render import render_clip
 from videochat_tools.training.world.scene import (
     ACTIONS,
@@ -54,6 +54,7 @@ PROBES: dict[str, int] = {
     "order": 2,
     "swap": 2,
     "roles": 2,
+    "count": 3,
 }
 _VALUES = {"colour": tuple(COLOURS), "shape": SHAPES, "size": tuple(SIZES), "texture": TEXTURES}
 _KINDS = {"motion": ACTIONS, "direction": tuple(DIRECTIONS), "interaction": INTERACTIONS}
@@ -128,6 +129,9 @@ def unique_captions(rng: Random, scenes: Sequence[Scene], tries: int = 20) -> li
 
 def draw_probe(rng: Random, scene: Scene, kind: str, tries: int = 8) -> Probe | None:
     """Captions that differ in what ``kind`` names; ``None`` where the scene offers no such change."""
+    if kind == "count":
+        seed, right = rng.getrandbits(64), len(scene.things) - 1
+        return Probe(tuple(counted(Random(seed), scene, number + 1).text for number in range(PROBES[kind])), right)
     for _ in range(tries):
         variants = _variants(rng, scene, kind)
         if len(variants) != PROBES[kind] - 1:

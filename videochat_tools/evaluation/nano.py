@@ -13,66 +13,67 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from videochat_tools.evaluation.gates import gate_table
 from videochat_tools.evaluation.generation import TEXT_ONLY, ask_about_clips, draw_questions, score_replies
 from videochat_tools.evaluation.held_out import VIEWS, held_out_scenes
+from videochat_tools.evaluation.reading import dialogue_scores, transcript_scores
 from videochat_tools.evaluation.retrieval import POOLS, embed, pool_scores, probe_scores
 from videochat_tools.evaluation.statistics import Score, markdown_table, to_json
 
-__all__ = ["evaluate_chat", "evaluate_retrieval", "main"]
+__all__ = ["PARTS", "evaluate_chat", "evaluate_reading", "evaluate_retrieval", "main"]
 
 logger = logging.getLogger(__name__)
 
 Sections = dict[str, list[Score]]
+PARTS = ("retrieval", "chat", "reading")
 _GROUPS = (("known pairs", False), ("new pairs", True))
+_PER_FIGURE = 3  # scenes drawn for each question of a kind: not every scene allows every kind
 
 
 def evaluate_retrieval(
-    model: str | Path | None = None, *, clips: int = 2000, probes: int = 400, device: str | None = None
+    model: str | Path | None = None, *, clips: int = 2000, probes: int = 2000, device: str | None = None
 ) -> Sections:
     """Recall and attribute probes by the retrieval heads.
 
     Args:
         model: Folder of the encoder; ``None`` is the bundled one.
-        clips: Held-out clips of each group.
-        probes: Clips asked about for one attribute, at most.
+        clips: Held-out clips of each group that are searched.
+        probes: Clips asked about for one attribute, at most; taken from three times as many.
         device: As torch names it.
     """
-    from videochat_tools.embeddings import load_encoder
+    from videochat_tools.embeddings import ClipEmbeddings, load_encoder
 
     encoder = load_encoder(model, device=device)
     sections: Sections = {}
     for group, new_pairs in _GROUPS:
-        scenes = held_out_scenes(clips, new_pairs=new_pairs)
+        scenes = held_out_scenes(max(clips, _PER_FIGURE * probes), new_pairs=new_pairs)
         for view in ("video",) if new_pairs else VIEWS:
             began = time.perf_counter()
             embeddings = embed(encoder, scenes, view)
+            features = None if embeddings.features is None else embeddings.features[:clips]
+            searched = ClipEmbeddings(embeddings.vectors[:clips], features)
             sizes = [pool for pool in POOLS if pool <= clips]
             if view != "video":
                 sizes = sizes[:1]
-            scores = [score for pool in sizes for score in pool_scores(encoder, scenes, embeddings, pool)]
+            scores = [score for pool in sizes for score in pool_scores(encoder, scenes[:clips], searched, pool)]
             scores += probe_scores(encoder, scenes, embeddings, limit=probes)
             sections[f"retrieval, {group}, {view}"] = scores
             logger.info("retrieval, %s, %s: %.0f s", group, view, time.perf_counter() - began)
     return sections
 
 
-def evaluate_chat(
-    model: str | Path | None = None, *, clips: int = 2000, questions: int = 150, device: str = "auto"
-) -> Sections:
+def evaluate_chat(model: str | Path | None = None, *, questions: int = 2000, device: str = "auto") -> Sections:
     """Answers by generation, greedy, one clip a question.
 
     Args:
         model: Folder of the chat model; ``None`` is the bundled one.
-        clips: Held-out clips of each group that the questions are spread over.
-        questions: Of each kind.
+        questions: Of each kind, spread over three times as many clips.
         device: As torch names it, or "auto".
     """
-    from videochat_tools.chat_model import ChatVideoChat
-
-    chat = ChatVideoChat(model=None if model is None else str(model), device=device, max_tokens=48)
+    chat = _chat(model, device)
     sections: Sections = {}
     for group, new_pairs in _GROUPS:
-        scenes = held_out_scenes(clips, new_pairs=new_pairs)
+        scenes = held_out_scenes(_PER_FIGURE * questions, new_pairs=new_pairs)
         asked = draw_questions(scenes, questions)
         for view in ("video",) if new_pairs else (*VIEWS, TEXT_ONLY):
             began = time.perf_counter()
@@ -81,32 +82,51 @@ def evaluate_chat(
     return sections
 
 
+def evaluate_reading(model: str | Path | None = None, *, questions: int = 2000, device: str = "auto") -> Sections:
+    """Transcripts and dialogues; arguments as for :func:`evaluate_chat`."""
+    chat = _chat(model, device)
+    began = time.perf_counter()
+    sections = {"transcripts": transcript_scores(chat, questions)}
+    scenes = held_out_scenes(_PER_FIGURE * questions, new_pairs=False)
+    for view in ("video", "blank"):
+        sections[f"dialogues, {view}"] = dialogue_scores(chat, scenes, questions, view)
+    logger.info("transcripts and dialogues: %.0f s", time.perf_counter() - began)
+    return sections
+
+
+def _chat(model: str | Path | None, device: str):  # noqa: ANN202 - LangChain is imported when it is needed
+    from videochat_tools.chat_model import ChatVideoChat
+
+    return ChatVideoChat(model=None if model is None else str(model), device=device)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print Markdown tables, and write JSON if asked to."""
     parser = argparse.ArgumentParser(prog="python -m videochat_tools.evaluation.nano", description=main.__doc__)
-    parser.add_argument("--clips", type=int, default=2000, help="held-out clips of each group (default: 2000)")
-    parser.add_argument("--probes", type=int, default=400, help="clips for one attribute, at most (default: 400)")
-    parser.add_argument("--questions", type=int, default=150, help="questions of each kind (default: 150)")
+    parser.add_argument("--clips", type=int, default=2000, help="held-out clips that are searched (default: 2000)")
+    parser.add_argument("--probes", type=int, default=2000, help="clips for one attribute, at most (default: 2000)")
+    parser.add_argument("--questions", type=int, default=2000, help="questions of each kind (default: 2000)")
     parser.add_argument("--retrieval", type=Path, help="folder of a video encoder (default: the bundled nano)")
     parser.add_argument("--chat", type=Path, help="folder of a chat model (default: the bundled nano)")
-    parser.add_argument("--only", choices=("retrieval", "chat"), help="measure one part")
+    parser.add_argument("--only", choices=PARTS, help="measure one part")
     parser.add_argument("--device", help="cpu, cuda, … (default: a GPU if there is one)")
     parser.add_argument("--json", type=Path, help="also write the scores to this file")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
+    device = options.device or "auto"
     parts: dict[str, Callable[[], Sections]] = {
         "retrieval": lambda: evaluate_retrieval(
             options.retrieval, clips=options.clips, probes=options.probes, device=options.device
         ),
-        "chat": lambda: evaluate_chat(
-            options.chat, clips=options.clips, questions=options.questions, device=options.device or "auto"
-        ),
+        "chat": lambda: evaluate_chat(options.chat, questions=options.questions, device=device),
+        "reading": lambda: evaluate_reading(options.chat, questions=options.questions, device=device),
     }
     sections: Sections = {}
     for name, measure in parts.items():
         if options.only in (None, name):
             sections |= measure()
+    sys.stdout.write(f"\n## Gates\n\n{gate_table(sections)}\n")
     for section, scores in sections.items():
         sys.stdout.write(f"\n## {section}\n\n{markdown_table(scores)}\n")
     if options.json is not None:

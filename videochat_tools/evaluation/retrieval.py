@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,8 +52,8 @@ def pool_scores(
         seed: Chooses the wording of the captions.
 
     Returns:
-        Recall at 1 and 5 by similarity alone, and, if the encoder kept features, after the matching head has put the
-        best ten in order.
+        Recall at 1 and 5 by similarity alone, and, if the encoder kept features, after the best ten were put in
+        order as a library does it: by similarity and matching head together.
     """
     found: dict[str, list[bool]] = {"similarity @1": [], "similarity @5": []}
     if embeddings.features is not None:
@@ -69,7 +70,7 @@ def pool_scores(
             found["similarity @5"].append(right in best[:5])
             if embeddings.features is not None:
                 matched = encoder.match(text, embeddings.features[start + best])
-                ordered = best[np.argsort(-matched, kind="stable")]
+                ordered = best[np.argsort(-encoder.calibration.judged_logit(row[best], matched), kind="stable")]
                 found["re-ranked @1"].append(ordered[0] == right)
                 found["re-ranked @5"].append(right in ordered[:5])
     return [
@@ -88,7 +89,7 @@ class _Asked:
 def probe_scores(
     encoder: VideoEncoder, scenes: Sequence[Scene], embeddings: ClipEmbeddings, *, limit: int, seed: int = 1
 ) -> list[Score]:
-    """Choosing the true caption among some that differ in one point, by similarity and by the matching head.
+    """Choosing the true caption among some that differ in one point: by similarity, by matching head, and by both.
 
     Args:
         encoder: What embedded the clips.
@@ -112,13 +113,15 @@ def probe_scores(
         texts = encoder.embed_texts([text for each in asked for text in each.probe.options])
         vectors = texts.reshape(len(asked), options, -1)
         similar = [
-            _chosen(text_similarity(vectors[number], embeddings.vectors[[each.clip]])) == each.probe.right
-            for number, each in enumerate(asked)
+            text_similarity(vectors[place], embeddings.vectors[[each.clip]])[:, 0] for place, each in enumerate(asked)
         ]
-        scores.append(rate(f"{kind} by similarity", similar, chance=1 / options))
+        right = [each.probe.right for each in asked]
+        scores.append(rate(f"{kind} by similarity", _hits(similar, right), chance=1 / options))
         if embeddings.features is not None:
-            matched = [_chosen(_match(encoder, each, embeddings.features)) == each.probe.right for each in asked]
-            scores.append(rate(f"{kind} by matching", matched, chance=1 / options))
+            matched = [_match(encoder, each, embeddings.features) for each in asked]
+            both = [encoder.calibration.judged_logit(*pair) for pair in zip(similar, matched, strict=True)]
+            scores.append(rate(f"{kind} by matching", _hits(matched, right), chance=1 / options))
+            scores.append(rate(f"{kind} by both", _hits(both, right), chance=1 / options))
     return scores
 
 
@@ -127,5 +130,5 @@ def _match(encoder: VideoEncoder, asked: _Asked, features: npt.NDArray[np.float1
     return np.concatenate([encoder.match(text, own) for text in asked.probe.options])
 
 
-def _chosen(values: npt.NDArray[np.float32]) -> int:
-    return int(values.argmax())
+def _hits(judged: Sequence[npt.NDArray[np.floating[Any]]], right: Sequence[int]) -> list[bool]:
+    return [int(values.argmax()) == place for values, place in zip(judged, right, strict=True)]

@@ -35,9 +35,10 @@ from videochat_tools.training.clips import (
     watch_bank,
 )
 from videochat_tools.training.loop import Loop, LoopOptions, read_state
-from videochat_tools.training.recipe import clip_format, retrieval_config
+from videochat_tools.training.recipe import SLOT_QUERIES, clip_format, retrieval_config
 from videochat_tools.training.slots import SlotHeads, TextHeads
 from videochat_tools.training.tokenizers import build_qformer_tokenizer
+from videochat_tools.training.warm_start import grow, read_folder, read_vocabulary
 from videochat_tools.training.world.language import Text
 from videochat_tools.training.world.scene import Scene, sample_busy_scene
 
@@ -48,14 +49,20 @@ log = logging.getLogger(__name__)
 # How often a resting object counts in the action loss; most objects rest, and "still" would be a good guess.
 _STILL_WEIGHT = 0.3
 _SLOT_WEIGHT = 0.25  # of the slot losses, sums of about ten cross-entropies
+_LONG = 9  # words; a longer text tells of a whole scene
+_WRONG = 4  # false texts of each clip
 
 
 @dataclass(frozen=True, slots=True)
 class Phases:
-    """Shares of the time: first still pictures, then busy clips, then texts (with some busy clips among them)."""
+    """Shares of the time: first still pictures, then busy clips, then texts (with some busy clips among them).
+
+    ``settle``: at the very start only the training-only heads learn, where the network comes from elsewhere.
+    """
 
     pictures: float = 0.12
     busy: float = 0.15
+    settle: float = 0.0
     busy_every: int = 5  # one step in so many of the last phase
 
 
@@ -69,7 +76,7 @@ class AlignModel(nn.Module):
         self.probes = nn.ModuleDict({name: nn.Linear(width, len(values)) for name, values in ATTRIBUTES.items()})
         self.motion = nn.Linear(width, MOTION_VALUES)
         qformer = network.config.qformer_config
-        self.slots = SlotHeads(qformer.hidden_size, qformer.num_query_tokens)
+        self.slots = SlotHeads(qformer.hidden_size, SLOT_QUERIES)
         self.words = TextHeads(network.config.projection_dim)
 
 
@@ -178,10 +185,18 @@ def text_losses(
     scores = network.similarity(video_embeds.float(), text_embeds.float()) / network.temperature
     loss, hit = contrast(scores, texts.matches)
     values: dict[str, float | Tensor] = {"itc": loss, "itc_hit": hit, "temp": network.temperature}
+    # The rows without a slot answer for whole scenes. Among all rows they would never win, and so never learn.
+    long = torch.tensor([len(text.text.split()) > _LONG for text in texts.texts])
+    told = texts.matches[long].any(dim=0)
+    if bool(told.any()):
+        free = network.similarity(video_embeds[told, SLOT_QUERIES:].float(), text_embeds[long].float())
+        whole, whole_hit = contrast(free / network.temperature, texts.matches[long][:, told])
+        loss = loss + 0.7 * whole
+        values |= {"whole": whole, "whole_hit": whole_hit}
     slots, held = model.slots(queries, scenes)
-    words, told = model.words(text_embeds, texts.texts)
+    words, spoken = model.words(text_embeds, texts.texts)
     loss = loss + _SLOT_WEIGHT * (slots + words)
-    values |= {"slots": slots, **held, "words": words, **told}
+    values |= {"slots": slots, **held, "words": words, **spoken}
     if match:
         itm, itm_hit = _matching(network, rng, vision, texts, scores.detach())
         loss = loss + 2.0 * itm
@@ -195,7 +210,7 @@ def step_losses(
     """Loss of one freshly drawn batch of clips."""
     clips = [draw_clip(rng, form) for _ in range(batch)]
     scenes = [clip.scene for clip in clips]
-    texts = _draw_batch_texts(rng, tokenizer, scenes, 3)
+    texts = _draw_batch_texts(rng, tokenizer, scenes, _WRONG)
     with torch.autocast("cpu", torch.bfloat16):
         vision = model.network.encode_frames(to_pixels(clips, form))
         loss, values = text_losses(model, rng, vision, scenes, texts, match=match)
@@ -206,20 +221,38 @@ def step_losses(
 def _matching(
     network: VideoChat2ForRetrieval, rng: Random, vision: Tensor, texts: _Texts, scores: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Matching loss: every clip with a true text and with a false one, a third of them nearly true captions."""
+    """Matching loss: every clip with a true text and with a false one, half of them nearly true."""
     chosen: list[int] = list(texts.own_right)
     for clip, false in enumerate(texts.own_wrong):
         draw = rng.random()
-        if false and draw < 0.35:
+        if false and draw < 0.5:
             chosen.append(rng.choice(false))
             continue
         # The text of another clip: any, which is where matching begins to be learned, or one that looks alike.
-        weights = scores[clip].softmax(0) + 1e-4 if draw < 0.65 else torch.ones_like(scores[clip])
+        weights = scores[clip].softmax(0) + 1e-4 if draw < 0.8 else torch.ones_like(scores[clip])
         chosen.append(int(torch.multinomial(weights.masked_fill(texts.matches[:, clip], 0.0), 1)))
     batch = len(texts.own_right)
     logits = network.match_logits(torch.cat([vision, vision]), texts.ids[chosen], texts.mask[chosen]).float()
     labels = torch.cat([torch.ones(batch, dtype=torch.long), torch.zeros(batch, dtype=torch.long)])
     return F.cross_entropy(logits, labels), (logits.argmax(-1) == labels).float().mean()
+
+
+def settling_losses(
+    model: AlignModel, tokenizer: PreTrainedTokenizerBase, form: ClipFormat, rng: Random, batch: int
+) -> tuple[Tensor, dict[str, float | Tensor]]:
+    """Loss of the training-only heads alone, on a network that was trained elsewhere and is left as it is."""
+    clips = [draw_clip(rng, form) for _ in range(batch)]
+    scenes = [clip.scene for clip in clips]
+    texts = _draw_batch_texts(rng, tokenizer, scenes, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            vision = model.network.encode_frames(to_pixels(clips, form))
+            queries = model.network.query_outputs(vision)
+            text_embeds = model.network.text_embeds(texts.ids, texts.mask)
+        slots, held = model.slots(queries, scenes)
+        words, told = model.words(text_embeds, texts.texts)
+        probe, seen = _probe_losses(model, clips, form, vision)
+    return slots + words + probe, {**held, **told, **seen}
 
 
 def train_heads(
@@ -254,7 +287,7 @@ def train_heads(
         places = rng.sample(range(len(scenes)), batch)
         # A copy each, so that the facts of the whole bank are not kept in memory.
         shown = [replace(scenes[place]) for place in places]
-        texts = _draw_batch_texts(rng, tokenizer, shown, 3)
+        texts = _draw_batch_texts(rng, tokenizer, shown, _WRONG)
         with torch.autocast("cpu", torch.bfloat16):
             loss, values = text_losses(model, rng, features[places], shown, texts, match=step % 2 == 0)
         loop.update(loss, values)
@@ -269,21 +302,28 @@ def train_align(
     phases: Phases | None = None,
     start: Path | None = None,
 ) -> VideoChat2ForRetrieval:
-    """Train stage 1 and leave the network in ``folder / 'retrieval'``; ``start``: weights of another run."""
+    """Train stage 1 and leave the network in ``folder / 'retrieval'``.
+
+    ``start``: weights of another run (``state.pt``), or a folder with a trained network to grow from.
+    """
     phases = phases or Phases()
     torch.manual_seed(seed)
     tokenizer = build_qformer_tokenizer()
     network = VideoChat2ForRetrieval(retrieval_config(len(tokenizer)))
     network.set_attn_implementation("eager")
     model = AlignModel(network)
-    if start is not None:
+    if start is not None and start.is_dir():
+        grow(network, read_folder(start), [(read_vocabulary(start / "qformer_tokenizer"), tokenizer)])
+    elif start is not None:
         model.load_state_dict(read_state(start))
     loop, form = Loop(model, folder, options), clip_format(network.config.vision_config)
     model.train()
     for step in loop:
         rng = Random(f"align {seed} {step}")
         texts_from = phases.pictures + phases.busy
-        if loop.progress < phases.pictures:
+        if loop.progress < phases.settle:
+            loss, values = settling_losses(model, tokenizer, form, rng, batch)
+        elif loop.progress < phases.pictures:
             loss, values = picture_losses(model, form, rng, 2 * batch)
         elif loop.progress < texts_from or step % phases.busy_every == 0:
             loss, values = busy_losses(model, form, rng, batch // 2)
@@ -308,7 +348,8 @@ def main() -> None:
     parser.add_argument("--busy", type=float, default=0.15, help="share of the time")
     parser.add_argument("--heads", action="store_true", help="freeze the tower of --start, train the rest")
     parser.add_argument("--bank", type=int, default=12_000, help="with --heads: clips that the tower watches")
-    parser.add_argument("--start", type=Path, help="state.pt of another run to begin with")
+    parser.add_argument("--start", type=Path, help="state.pt of another run, or folder of a network, to begin with")
+    parser.add_argument("--settle", type=float, default=0.0, help="share of the time for the training-only heads alone")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
@@ -330,7 +371,7 @@ def main() -> None:
         LoopOptions(arguments.minutes).scaled(arguments.rate),
         batch=arguments.batch,
         seed=arguments.seed,
-        phases=Phases(arguments.pictures, arguments.busy),
+        phases=Phases(arguments.pictures, arguments.busy, arguments.settle),
         start=arguments.start,
     )
 

@@ -11,30 +11,45 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from videochat_tools.context import NOT_FOUND, cited_answer, clip_line
-from videochat_tools.training.world.language import clause, name, verb
-from videochat_tools.training.world.narration import narrate, random_words
+from videochat_tools.context import NOT_FOUND, citation, cited_answer, clip_line
+from videochat_tools.training.world.choices import ask_choice, ask_when, lettered
+from videochat_tools.training.world.language import NUMBERS, clause, name, verb
+from videochat_tools.training.world.narration import SPEAKERS, narrate, random_words
 from videochat_tools.training.world.questions import KINDS, Question, ask, describe, dialogue
-from videochat_tools.training.world.scene import COLOURS, SHAPES, Scene
+from videochat_tools.training.world.scene import COLOURS, DIRECTIONS, HELD_OUT, SHAPES, Scene
 from videochat_tools.types import TimeSpan, format_timecode
 
-__all__ = ["Conversation", "Piece", "binding_drill", "converse", "copy_drill", "dense_text"]
+__all__ = [
+    "TRANSCRIPT_KINDS",
+    "Conversation",
+    "Piece",
+    "ask_transcript",
+    "binding_drill",
+    "converse",
+    "copy_drill",
+    "dense_text",
+    "draw_transcript",
+    "read_transcript",
+    "transcript_drill",
+]
 
 _HERE = "<VideoHere>"
 # How often each kind is asked: those that are learned late more often.
 _WEIGHTS = {
-    "colour": 3.0,
-    "shape": 3.0,
+    "colour": 2.0,
+    "shape": 2.0,
     "size": 1.0,
     "texture": 1.0,
-    "direction": 3.0,
-    "motion": 2.0,
-    "count": 4.0,
+    "direction": 2.0,
+    "motion": 3.0,
+    "count": 2.0,
     "which": 4.0,
-    "order": 1.5,
-    "yesno": 3.0,
-    "absent": 2.0,
+    "order": 6.0,
+    "yesno": 5.0,
+    "absent": 3.0,
 }
+_CHOICE_SHARE = 0.18  # of the questions about one clip
+_WHEN_SHARE = 0.1
 _POOL = tuple(kind for kind, weight in _WEIGHTS.items() for _ in range(int(weight * 2)))
 _COMPARABLE = ("colour", "shape", "direction", "count", "which", "motion", "order", "texture")
 
@@ -113,17 +128,21 @@ def converse(
         turns: Questions to ask, if as many are possible.
         kinds: Ask only these kinds.
     """
-    timed = len(scenes) > 1 or rng.random() < 0.7
+    timed = len(scenes) > 1 or rng.random() < 0.5
+    # A pair of colour and shape that no clip shows may be denied in words only: denied of clips, it would never be seen.
+    unspoken = frozenset[tuple[str, str]]() if numbers is None else HELD_OUT
     spans: list[TimeSpan | None] = [*_spans(rng, scenes)] if timed else [None] * len(scenes)
     said, topics = _say(rng, len(scenes))
     asked: list[tuple[Question, int | None]] = []
     pool = tuple(kinds) or _POOL
+    if not kinds and all(len(scene.events) > 1 for scene in scenes):  # few scenes allow it, and it is learned last
+        pool += ("order",) * (len(_POOL) // 3)
     if len(scenes) == 1 and rng.random() < 0.4:
-        asked = [(question, 0) for question in dialogue(rng, scenes[0], turns, pool)]
+        asked = [(question, 0) for question in dialogue(rng, scenes[0], turns, pool, unspoken)]
     for _ in range(turns * 4):
         if len(asked) >= turns:
             break
-        drawn = _draw(rng, scenes, spans, said, topics, pool)
+        drawn = _draw(rng, scenes, spans, said, topics, pool, unspoken)
         if drawn is not None and all(drawn[0].question != other.question for other, _ in asked):
             asked.append(drawn)
     rounds = []
@@ -164,26 +183,25 @@ def _draw(
     said: Sequence[str],
     topics: Sequence[str],
     pool: Sequence[str],
+    unspoken: frozenset[tuple[str, str]],
 ) -> tuple[Question, int | None] | None:
     """One question that exactly one of the clips (or none) can answer, and the number of that clip."""
     place = rng.randrange(len(scenes))
     scene = scenes[place]
-    if any(said) and rng.random() < 0.3:
+    if any(said) and rng.random() < 0.15:
         return _draw_said(rng, scenes, spans, said, topics)
-    if spans[place] is not None and scene.events and rng.random() < 0.06:
-        happening = clause(rng, scene, rng.choice(scene.events))
-        if _only(happening.facts, scenes, place):
-            span = spans[place]
-            assert span is not None
-            words = f"from {format_timecode(span.start)} to {format_timecode(span.end)}"
-            return Question("when", f"when is it that {happening.text}?", words, happening.facts), place
+    span = spans[place]
+    if span is not None and scene.events and rng.random() < _WHEN_SHARE:
+        question = ask_when(rng, scene, span, rng.choice(scene.events))
+        return (question, place) if _only(question.facts, scenes, place) else None
     if len(scenes) == 1:
         if rng.random() < 0.03:
             return describe(rng, scene), place
-        question = ask(rng, scene, rng.choice(pool))
+        choose = rng.random() < _CHOICE_SHARE
+        question = ask_choice(rng, scene) if choose else ask(rng, scene, rng.choice(pool), unspoken)
         return None if question is None else (question, place)
     if rng.random() < 0.08:
-        question = ask(rng, scene, "absent")
+        question = ask(rng, scene, "absent", unspoken)
         if question is None:
             return None
         return None if _happens(question, scenes) else (question, None)
@@ -243,6 +261,56 @@ def _draw_said(
     return Question("said", rng.choice(("what is said?", "what do they say?")), answer, frozenset()), place
 
 
+TRANSCRIPT_KINDS = ("first", "last", "at", "after", "before", "who")
+_Line = tuple[TimeSpan, str, str]  # when, who, what
+
+
+def draw_transcript(rng: Random, count: int) -> list[_Line]:
+    """Lines of a transcript one after another; whoever speaks says one thing."""
+    time = float(rng.randrange(0, 3400) if rng.random() < 0.9 else rng.randrange(3600, 9000))
+    lines, taken = [], set[str]()
+    for speaker in rng.sample(SPEAKERS, count):
+        words = narrate(rng, taken).text if rng.random() < 0.6 else random_words(rng, rng.randint(2, 7))
+        end = time + rng.uniform(2.0, 5.0)
+        lines.append((TimeSpan(time, end), speaker, words))
+        time = end + rng.uniform(0.0, 30.0)
+    return lines
+
+
+def read_transcript(lines: Sequence[_Line]) -> str:
+    """A transcript: when, who, what, one line each; written as beside a clip, with a name for "They say"."""
+    return "".join(f'{citation(span)} {speaker}: "{words}"\n' for span, speaker, words in lines)
+
+
+def ask_transcript(rng: Random, lines: Sequence[_Line], kind: str) -> Question:
+    """One question about a transcript of two lines or more; ``kind`` is one of :data:`TRANSCRIPT_KINDS`."""
+    place = {"first": 0, "last": len(lines) - 1}.get(kind, rng.randrange(len(lines)))
+    if kind in ("after", "before"):  # what is quoted is the neighbour
+        place = rng.randrange(1, len(lines)) if kind == "after" else rng.randrange(len(lines) - 1)
+    span, speaker, words = lines[place]
+    answer = f'"{words}"'
+    if kind == "who":
+        question, answer = f'who says "{words}"?', speaker
+    elif kind == "at":
+        question = f"what is said at {format_timecode(span.start)}?"
+    elif kind in ("after", "before"):
+        quoted = lines[place - 1 if kind == "after" else place + 1][2]
+        question = f'what is said {kind} "{quoted}"?'
+    else:
+        question = f"what is said {kind}?"
+    return Question(kind, question, cited_answer(answer, span), frozenset())
+
+
+def transcript_drill(rng: Random) -> Conversation:
+    """Reading a given transcript."""
+    lines = draw_transcript(rng, rng.randint(2, 6))
+    kinds = dict.fromkeys(rng.choices(TRANSCRIPT_KINDS, (1, 1, 2, 2, 2, 3), k=8))  # those learned late more often
+    asked = [ask_transcript(rng, lines, kind) for kind in kinds][:4]
+    pieces = [Piece(f"###Human: {read_transcript(lines)}")]
+    pieces += _assemble([], [(question.question, question.answer) for question in asked])
+    return Conversation(tuple(pieces), tuple(f"t_{question.kind}" for question in asked))
+
+
 def copy_drill(rng: Random) -> Conversation:
     """Repeat words, or what stands beside a word: the circuit that quoting and citing need."""
     form = rng.random()
@@ -266,8 +334,21 @@ def copy_drill(rng: Random) -> Conversation:
     return Conversation(tuple(_assemble(lines, rounds)), ("lookup",) * 2)
 
 
+def _option_drill(rng: Random) -> Conversation:
+    """Multiple choice that gives its answer away: what is left is to find the letter."""
+    rounds = []
+    for _ in range(4):
+        pool = rng.choice((tuple(COLOURS), SHAPES, tuple(DIRECTIONS), NUMBERS[1:6]))
+        options = rng.sample(pool, rng.randint(2, 4))
+        right = rng.choice(options)
+        rounds.append(lettered(rng, f'say "{right}"', options, right))
+    return Conversation(tuple(_assemble([], rounds)), ("option",) * len(rounds))
+
+
 def binding_drill(rng: Random) -> Conversation:
-    """Which word stands with which: pairs, asked from either side."""
+    """Which word stands with which: pairs, asked from either side, or the letter of an option that is named."""
+    if rng.random() < 0.35:
+        return _option_drill(rng)
     if rng.random() < 0.6:
         firsts, seconds = rng.sample(tuple(COLOURS), 4), rng.sample(SHAPES, 4)
     else:

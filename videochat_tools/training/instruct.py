@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from videochat_tools.models.videochat2.modeling_videochat2 import VideoChat2ForConditionalGeneration
+from videochat_tools.models.videochat2.prompts import ChoicePrompt
 from videochat_tools.training.batches import (
     CAUSAL_MATMUL,
     LossSum,
@@ -28,12 +29,13 @@ from videochat_tools.training.batches import (
     encode_conversations,
 )
 from videochat_tools.training.clips import watch_bank
-from videochat_tools.training.conversations import Conversation, binding_drill, converse, copy_drill
+from videochat_tools.training.conversations import Conversation, binding_drill, converse, copy_drill, transcript_drill
 from videochat_tools.training.copying import start_with_copying
 from videochat_tools.training.loop import Loop, LoopOptions, read_state
-from videochat_tools.training.recipe import chat_config, clip_format
+from videochat_tools.training.recipe import SLOT_QUERIES, chat_config, clip_format
 from videochat_tools.training.slots import SlotHeads
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
+from videochat_tools.training.warm_start import grow, read_folder, read_vocabulary
 from videochat_tools.training.world.scene import Scene, sample_scene
 
 __all__ = ["INSTRUCTION", "start_chat_model", "train_instruct", "train_language"]
@@ -41,7 +43,9 @@ __all__ = ["INSTRUCTION", "start_chat_model", "train_instruct", "train_language"
 log = logging.getLogger(__name__)
 
 _SLOT_WEIGHT = 0.03  # of the slot loss, a sum of ten cross-entropies; the loss of answers is about 0.1
-_EXTRA_CLIPS = (0.9, 0.08, 0.02)  # how often a conversation is about one, two or three clips
+_CHOICE, _CHOICE_SHARE = ChoicePrompt(), 0.1  # what the Q-Former reads where MVBench asks, and how often here
+_GROWN_LAYERS = (0, 1, 3, 5)  # where the four layers of an older nano go among six
+_EXTRA_CLIPS = (0.94, 0.05, 0.01)  # how often a conversation is about one, two or three clips
 INSTRUCTION = "Watch the video and answer the question."  # what the Q-Former reads in the released demos
 
 
@@ -54,25 +58,45 @@ def language_conversations(rng: Random, count: int, drills: float) -> list[Conve
             rows.append(copy_drill(rng))
         elif draw < drills:
             rows.append(binding_drill(rng))
+        elif draw < drills + 0.3 * (1.0 - drills):
+            rows.append(transcript_drill(rng))
         else:  # any pair of colour and shape: what is held out is held out from sight, not from speech
-            scenes = [sample_scene(rng, held_out=None) for _ in range(rng.choices((1, 2, 3), (0.55, 0.25, 0.2))[0])]
+            count = rng.choices((1, 2, 3), (0.85, 0.12, 0.03))[0]
+            scenes = [_told_scene(rng) for _ in range(count)]
             rows.append(converse(rng, scenes, None))
     return [row for row in rows if row.kinds]
 
 
-def train_language(folder: Path, options: LoopOptions, *, batch: int = 32, seed: int = 0) -> None:
-    """Text alone. Leaves its checkpoint in ``folder`` for :func:`train_instruct`."""
+def _told_scene(rng: Random) -> Scene:
+    """A scene for words alone; of those that one after another could be asked about, more than there are."""
+    scene = sample_scene(rng, held_out=None)
+    return scene if len(scene.events) > 1 or rng.random() < 0.6 else sample_scene(rng, held_out=None)
+
+
+def train_language(
+    folder: Path, options: LoopOptions, *, batch: int = 32, seed: int = 0, start: Path | None = None
+) -> None:
+    """Text alone. Leaves its checkpoint in ``folder`` for :func:`train_instruct`.
+
+    ``start``: folder of a trained chat model whose smaller language model is gone on with.
+    """
     torch.manual_seed(seed)
     tokenizer = build_llm_tokenizer()
     config = chat_config(1, len(tokenizer))
     config.text_config._attn_implementation = CAUSAL_MATMUL
-    model = VideoChat2ForConditionalGeneration(config).language_model
-    start_with_copying(model)
+    network = VideoChat2ForConditionalGeneration(config)
+    model = network.language_model
+    if start is None:
+        start_with_copying(model)
+    else:
+        old = {name: value for name, value in read_folder(start).items() if name.startswith("language_model.")}
+        grow(network, old, [(read_vocabulary(start), tokenizer)], layers=_GROWN_LAYERS)
     loop = Loop(model, folder, options)
     model.train()
     for step in loop:
         rng = Random(f"language {seed} {step}")
-        drills = 0.5 if loop.progress < 0.6 else 0.2  # first copying and binding, on which the rest is built
+        # First copying and binding, on which the rest is built.
+        drills = 0.5 if start is None and loop.progress < 0.6 else 0.25
         loss, right = language_loss(model, tokenizer, language_conversations(rng, batch, drills))
         loop.update(loss, right)
 
@@ -105,8 +129,8 @@ def start_chat_model(
         for part in ("vision_encoder", "vision_layernorm", "qformer"):
             model.get_submodule(part).load_state_dict(_below(align, f"network.{part}."))
         queries = align["network.query_tokens"]
-        model.query_tokens.data.copy_(queries)
-        model.extra_query_tokens.data.normal_(std=float(queries.std()))
+        model.query_tokens.data.copy_(queries[:, :SLOT_QUERIES])
+        model.extra_query_tokens.data.copy_(queries[:, SLOT_QUERIES:])
     if language is not None:
         model.language_model.load_state_dict(language)
     return model
@@ -123,8 +147,7 @@ class InstructModel(nn.Module):
     def __init__(self, network: VideoChat2ForConditionalGeneration) -> None:
         super().__init__()
         self.network = network
-        qformer = network.config.qformer_config
-        self.slots = SlotHeads(qformer.hidden_size, qformer.num_query_tokens)
+        self.slots = SlotHeads(network.config.qformer_config.hidden_size, SLOT_QUERIES)
 
 
 def instruct_conversations(rng: Random, scenes: list[Scene], count: int) -> list[Conversation]:
@@ -164,7 +187,8 @@ def instruct_loss(
     words, pieces = tokenizers
     clips = len(scenes)
     conversations = instruct_conversations(rng, scenes, rows)
-    instruction = pieces([INSTRUCTION] * clips, return_tensors="pt")
+    told = _CHOICE.system if rng.random() < _CHOICE_SHARE else INSTRUCTION
+    instruction = pieces([told] * clips, truncation=True, max_length=64, return_tensors="pt")
     total = LossSum()
     with torch.autocast("cpu", torch.bfloat16):
         tokens = model.get_clip_tokens(
@@ -248,7 +272,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=45.0)
     parser.add_argument("--align", type=Path, help="instruct: state.pt of the align stage")
     parser.add_argument("--language", type=Path, help="instruct: state.pt of the language stage")
-    parser.add_argument("--start", type=Path, help="instruct: state.pt of another run to begin with")
+    parser.add_argument(
+        "--start", type=Path, help="language: folder of a chat model; instruct: state.pt of another run to begin with"
+    )
     parser.add_argument("--bank", type=int, default=6_000, help="clips that the tower watches")
     parser.add_argument("--hold", type=float, default=0.45, help="share of the time at the full rate")
     parser.add_argument("--rate", type=float, default=1.0, help="factor on all learning rates")
@@ -259,7 +285,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     options = LoopOptions(arguments.minutes, hold=arguments.hold).scaled(arguments.rate)
     if arguments.stage == "language":
-        train_language(arguments.folder, options, seed=arguments.seed)
+        train_language(arguments.folder, options, seed=arguments.seed, start=arguments.start)
     elif arguments.align is None:
         parser.error("instruct goes on from the align stage: give its state.pt with --align")
     else:

@@ -13,7 +13,18 @@ from videochat_tools.models.videochat2.configuration_videochat2 import (
 from videochat_tools.models.videochat2.image_processing import CLIP_MEAN, CLIP_STD
 from videochat_tools.training.clips import ClipFormat
 
-__all__ = ["chat_config", "clip_format", "qformer_config", "retrieval_config", "vision_config"]
+__all__ = [
+    "SCENE_QUERIES",
+    "SLOT_QUERIES",
+    "chat_config",
+    "clip_format",
+    "qformer_config",
+    "retrieval_config",
+    "vision_config",
+]
+
+SLOT_QUERIES = 16  # hold one object or one event each, see :mod:`videochat_tools.training.slots`
+SCENE_QUERIES = 8  # free to hold the whole scene, which a full caption is about
 
 
 def vision_config() -> VideoChat2VisionConfig:
@@ -34,7 +45,7 @@ def vision_config() -> VideoChat2VisionConfig:
     )
 
 
-def qformer_config(vocabulary: int, *, extra: int) -> VideoChat2QFormerConfig:
+def qformer_config(vocabulary: int, *, queries: int, extra: int) -> VideoChat2QFormerConfig:
     """Three layers that all read the video; no dropout, since no clip is ever seen twice."""
     return VideoChat2QFormerConfig(
         vocab_size=vocabulary,
@@ -47,7 +58,7 @@ def qformer_config(vocabulary: int, *, extra: int) -> VideoChat2QFormerConfig:
         drop_path_rate=0.0,
         max_position_embeddings=64,
         cross_attention_frequency=1,
-        num_query_tokens=16,
+        num_query_tokens=queries,
         num_extra_query_tokens=extra,
     )
 
@@ -56,27 +67,27 @@ def retrieval_config(vocabulary: int) -> VideoChat2RetrievalConfig:
     """Stage 1. No captioning loss: the attribute probes of :mod:`videochat_tools.training.align` do its work."""
     return VideoChat2RetrievalConfig(
         vision_config=vision_config(),
-        qformer_config=qformer_config(vocabulary, extra=0),
+        qformer_config=qformer_config(vocabulary, queries=SLOT_QUERIES + SCENE_QUERIES, extra=0),
         projection_dim=96,
         temporal_embed_frames=8,
-        aggregation="max",  # a short text is about one object or one event, and one query holds it
+        aggregation="max",  # a text is about one object, one event or the whole scene, and one query holds it
         caption_weight=0.0,
     )
 
 
 def chat_config(qformer_vocabulary: int, llm_vocabulary: int) -> VideoChat2Config:
-    """Stages 2 and 3. Four LLaMA layers: copying, binding and choosing need two attention steps each.
+    """Stages 2 and 3. Six LLaMA layers: finding an event, its place in time, the other event and its doer is a chain.
 
     Input and output embeddings are tied, so that what is learned about copying one word holds for all.
     """
     return VideoChat2Config(
         vision_config=vision_config(),
-        qformer_config=qformer_config(qformer_vocabulary, extra=8),
+        qformer_config=qformer_config(qformer_vocabulary, queries=SLOT_QUERIES, extra=SCENE_QUERIES),
         text_config=LlamaConfig(
             vocab_size=llm_vocabulary,
             hidden_size=192,
             intermediate_size=512,
-            num_hidden_layers=4,
+            num_hidden_layers=6,
             num_attention_heads=6,
             num_key_value_heads=6,
             max_position_embeddings=1024,

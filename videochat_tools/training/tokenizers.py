@@ -13,6 +13,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from videochat_tools.context import NOT_FOUND, SPEECH_LABEL
+from videochat_tools.models.videochat2.prompts import ChoicePrompt
 from videochat_tools.training.world.language import VERBS, caption
 from videochat_tools.training.world.narration import PHRASES, narrate
 from videochat_tools.training.world.questions import KINDS, ask, describe
@@ -20,6 +21,7 @@ from videochat_tools.training.world.scene import sample_scene
 
 __all__ = ["build_llm_tokenizer", "build_qformer_tokenizer", "seen_words", "world_words"]
 
+_CHOICE = ChoicePrompt()
 # One token each, wherever they stand: the marks of the released prompt templates.
 _TEMPLATE_MARKS = ("###", "<Video>", "</Video>", "<Image>", "</Image>")
 _PUNCTUATION = ".,:;?!'\"()[]<>/\\-–—#%&+=*_@|~^`{}$…“”’"
@@ -45,6 +47,8 @@ def world_words(seed: int = 0) -> list[str]:
     texts = [NOT_FOUND, SPEECH_LABEL, "Human Assistant Video Image watch the video and answer"]
     texts += [" ".join(words) for words in PHRASES] + [narrate(rng).text for _ in range(2000)]
     texts += ["said say says speaker mentioned mentions talk talks talking someone something anything they about at"]
+    texts += ["who whom whose was were did done doing before after from to until between during same other both than"]
+    texts += ["Question Options", _CHOICE.system, _CHOICE.question_end, _CHOICE.answer_start]
     return sorted(seen_words(seed) | _words(texts))
 
 

@@ -14,6 +14,7 @@ from videochat_tools.training.world.scene import (
     ACTIONS,
     COLOURS,
     DIRECTIONS,
+    HELD_OUT,
     INTERACTIONS,
     SHAPES,
     SIZES,
@@ -26,7 +27,19 @@ from videochat_tools.training.world.scene import (
     Thing,
 )
 
-__all__ = ["ASPECTS", "NUMBERS", "VERBS", "Text", "caption", "clause", "contradict", "name", "pick_look", "statement"]
+__all__ = [
+    "ASPECTS",
+    "NUMBERS",
+    "VERBS",
+    "Text",
+    "caption",
+    "clause",
+    "contradict",
+    "counted",
+    "name",
+    "pick_look",
+    "statement",
+]
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -118,8 +131,20 @@ def _articles(words: str) -> str:
     return words.replace("a orange", "an orange")
 
 
+def counted(rng: Random, scene: Scene, count: int) -> Text:
+    """How many objects there are, said to be ``count``, often with one event."""
+    facts: set[Fact] = {("count", count)}
+    words = f"there {'is' if count == 1 else 'are'} {NUMBERS[count]} object{'' if count == 1 else 's'}"
+    if scene.events and rng.random() < 0.5:
+        happening = clause(rng, scene, rng.choice(scene.events))
+        words, facts = f"{words} and {happening.text}", facts | happening.facts
+    return Text(words, frozenset(facts))
+
+
 def statement(rng: Random, scene: Scene) -> Text:
-    """Something short and true: one event, one object, or two objects side by side."""
+    """Something short and true: one event, one object, two objects side by side, or how many there are."""
+    if rng.random() < 0.06:
+        return counted(rng, scene, len(scene.things))
     if scene.events and rng.random() < 0.7:
         return clause(rng, scene, rng.choice(scene.events), article=rng.choice(("the", "a")))
     chosen = rng.sample(range(len(scene.things)), min(len(scene.things), rng.choice((1, 2))))
@@ -167,17 +192,36 @@ def _subject_look(part: Text) -> Look:
     return (look[0], look[1], None, None)
 
 
-ASPECTS = ("action", "direction", "order", "shape", "colour", "size", "texture", "swap", "roles")
+ASPECTS = ("action", "direction", "order", "shape", "colour", "size", "texture", "swap", "roles", "count")
+MOST_THINGS = 3  # that a scene shows
 
 
-def contradict(rng: Random, scene: Scene, aspect: str | None = None, *, short: bool = False) -> Text | None:
+def contradict(
+    rng: Random,
+    scene: Scene,
+    aspect: str | None = None,
+    *,
+    short: bool = False,
+    unspoken: frozenset[tuple[str, str]] = HELD_OUT,
+) -> Text | None:
     """A caption (or short statement) like the scene's own that is false in one aspect.
 
     ``None`` where the scene offers no such change, or the statement drawn does not mention it.
+
+    Args:
+        rng: Source of chance.
+        scene: What it contradicts.
+        aspect: One of :data:`ASPECTS`; None draws one.
+        short: A statement instead of a caption.
+        unspoken: Pairs of colour and shape that are not claimed. A pair that clips never show would otherwise be
+            learned as a sign that a text is false.
     """
-    aspect = aspect or rng.choices(ASPECTS, (3, 4, 2, 3, 2, 1, 1, 3, 4))[0]
+    aspect = aspect or rng.choices(ASPECTS, (3, 4, 3, 3, 3, 2, 2, 3, 4, 1))[0]
+    if aspect == "count":
+        others = [count for count in range(1, MOST_THINGS + 1) if count != len(scene.things)]
+        return counted(rng, scene, rng.choice(others))
     changed = _changed(rng, scene, aspect)
-    if changed is None:
+    if changed is None or any((thing.colour, thing.shape) in unspoken for thing in changed.things):
         return None
     force = ("colour", "shape", aspect) if aspect in ("size", "texture") else ("colour", "shape")
     text = statement(rng, changed) if short else caption(rng, changed, force=force, full=True)

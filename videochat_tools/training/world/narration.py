@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-__all__ = ["PHRASES", "Sentence", "narrate", "random_words"]
+__all__ = ["PHRASES", "SPEAKERS", "Sentence", "narrate", "random_words"]
 
 _PEOPLE = (
     "anna ben clara david emma frank grace henry iris jack karen leo maria nina oscar paul rosa sam tina victor"
@@ -42,6 +42,9 @@ _COMMON = (
 ).split()
 
 PHRASES = (_PEOPLE, _PLACES, _THINGS, _ADJECTIVES, _NUMBERS, _DAYS, _SUBJECTS, _COMMON)
+
+
+SPEAKERS = tuple(name.capitalize() for name in _PEOPLE)
 
 
 @dataclass(frozen=True, slots=True)

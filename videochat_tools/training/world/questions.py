@@ -1,4 +1,7 @@
-"""Questions about a scene with their short answers, alone or as a dialogue with pronouns."""
+"""Questions about a scene with their short answers, alone or as a dialogue with pronouns.
+
+Multiple choice and questions of time are made in :mod:`videochat_tools.training.world.choices` out of these.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from videochat_tools.training.world.language import (
 from videochat_tools.training.world.scene import (
     COLOURS,
     DIRECTIONS,
+    HELD_OUT,
     INTERACTIONS,
     SHAPES,
     SIZES,
@@ -31,7 +35,7 @@ from videochat_tools.training.world.scene import (
     Scene,
 )
 
-__all__ = ["KINDS", "Question", "ask", "describe", "dialogue"]
+__all__ = ["KINDS", "Question", "ask", "describe", "dialogue", "full_look", "the"]
 
 KINDS = ("colour", "shape", "size", "texture", "direction", "motion", "count", "which", "order", "yesno", "absent")
 
@@ -47,8 +51,18 @@ class Question:
     about: Look | None = None  # the object that a later "it" would mean
 
 
-def ask(rng: Random, scene: Scene, kind: str) -> Question | None:
-    """One question of a kind, or ``None`` where the scene does not allow it without doubt."""
+def ask(rng: Random, scene: Scene, kind: str, unspoken: frozenset[tuple[str, str]] = HELD_OUT) -> Question | None:
+    """One question of a kind, or ``None`` where the scene does not allow it without doubt.
+
+    Args:
+        rng: Source of chance.
+        scene: What is asked about.
+        kind: One of :data:`KINDS`.
+        unspoken: Pairs of colour and shape that no false claim names, see
+            :func:`~videochat_tools.training.world.language.contradict`.
+    """
+    if kind in ("yesno", "absent"):
+        return (_yesno if kind == "yesno" else _absent)(rng, scene, kind, unspoken)
     maker = {
         "colour": _attribute,
         "shape": _attribute,
@@ -59,17 +73,15 @@ def ask(rng: Random, scene: Scene, kind: str) -> Question | None:
         "count": _count,
         "which": _which,
         "order": _order,
-        "yesno": _yesno,
-        "absent": _absent,
     }[kind]
     return maker(rng, scene, kind)
 
 
-def _the(look: Look) -> str:
+def the(look: Look) -> str:
     return f"the {name(look)}"
 
 
-def _full_look(scene: Scene, index: int) -> Look | None:
+def full_look(scene: Scene, index: int) -> Look | None:
     """Colour and shape, with the size added where two objects share both; used in answers."""
     thing = scene.things[index]
     look = (thing.colour, thing.shape, None, None)
@@ -84,7 +96,7 @@ def _does(scene: Scene, look: Look, event: Event, rng: Random) -> tuple[str, set
         target = pick_look(rng, scene, event.target)
         if target is None:
             return None
-        words += f" {_the(target)}"
+        words += f" {the(target)}"
         facts |= {("is", target), ("meets", event.kind, look, target)}
     return f"that {words}", facts
 
@@ -110,15 +122,15 @@ def _attribute(rng: Random, scene: Scene, kind: str) -> Question | None:
         done = _does(scene, look, event, rng)
         if done is None:
             return None
-        words, facts, index = f"{_the(look)} {done[0]}", done[1] | {("is", look)}, event.subject
+        words, facts, index = f"{the(look)} {done[0]}", done[1] | {("is", look)}, event.subject
     else:
         index = rng.randrange(len(scene.things))
         picked = pick_look(rng, scene, index, omit=kind)
         if picked is None:
             return None
-        look, words, facts = picked, _the(picked), {("is", picked)}
+        look, words, facts = picked, the(picked), {("is", picked)}
     answer = getattr(scene.things[index], kind)
-    return Question(kind, f"what {what} is {words}?", answer, frozenset(facts), _full_look(scene, index))
+    return Question(kind, f"what {what} is {words}?", answer, frozenset(facts), full_look(scene, index))
 
 
 def _choice(rng: Random, scene: Scene, kind: str) -> Question | None:
@@ -132,7 +144,7 @@ def _choice(rng: Random, scene: Scene, kind: str) -> Question | None:
     rng.shuffle(options)
     words = f"{', '.join(options[:-1])} or {options[-1]}"
     answer = getattr(scene.things[index], kind)
-    return Question(kind, f"is {_the(look)} {words}?", answer, frozenset({("is", look)}), _full_look(scene, index))
+    return Question(kind, f"is {the(look)} {words}?", answer, frozenset({("is", look)}), full_look(scene, index))
 
 
 def _direction(rng: Random, scene: Scene, kind: str) -> Question | None:
@@ -149,9 +161,9 @@ def _direction(rng: Random, scene: Scene, kind: str) -> Question | None:
         look = (None, None, None, None)
     words = rng.choice(
         ("in which direction does {} move?", "in what direction does {} move?", "which way does {} go?")
-    ).format(_the(look))
+    ).format(the(look))
     facts = frozenset({("is", look), ("does", "move", look)})
-    return Question(kind, words, event.kind, facts, _full_look(scene, event.subject))
+    return Question(kind, words, event.kind, facts, full_look(scene, event.subject))
 
 
 def _motion(rng: Random, scene: Scene, kind: str) -> Question | None:
@@ -166,12 +178,12 @@ def _motion(rng: Random, scene: Scene, kind: str) -> Question | None:
         event = events[0]
         answer = f"it {VERBS[event.kind][0][0]}"
         if event.target is not None:
-            target = _full_look(scene, event.target)
+            target = full_look(scene, event.target)
             if target is None:
                 return None
-            answer += f" {_the(target)}"
-    words = rng.choice(("what does {} do?", "what happens to {}?")).format(_the(look))
-    return Question(kind, words, answer, frozenset(facts), _full_look(scene, index))
+            answer += f" {the(target)}"
+    words = rng.choice(("what does {} do?", "what happens to {}?")).format(the(look))
+    return Question(kind, words, answer, frozenset(facts), full_look(scene, index))
 
 
 def _count(rng: Random, scene: Scene, kind: str) -> Question | None:
@@ -186,24 +198,28 @@ def _which(rng: Random, scene: Scene, kind: str) -> Question | None:
     if not scene.events:
         return None
     event = rng.choice(scene.events)
-    answer = _full_look(scene, event.subject)
+    answer = full_look(scene, event.subject)
     if not _alone(scene, event) or answer is None:
         return None
     if event.target is not None:
-        target = _full_look(scene, event.target)
+        target = full_look(scene, event.target)
         other = pick_look(rng, scene, event.target)
         one = pick_look(rng, scene, event.subject)
         if target is None or other is None or one is None:
             return None
         if rng.random() < 0.4:  # asks for the other one
-            words = f"what does {_the(one)} {verb(rng, event.kind, infinitive=True)}?"
+            words = f"what does {the(one)} {verb(rng, event.kind, infinitive=True)}?"
             facts = frozenset({("is", one), ("does", event.kind, one)})
-            return Question(kind, words, _the(target), facts, target)
+            return Question(kind, words, the(target), facts, target)
         look: Look = (None, None, None, None)
         facts = frozenset({("is", other), ("meets", event.kind, look, other)})
-        return Question(kind, f"which object {verb(rng, event.kind)} {_the(other)}?", _the(answer), facts, answer)
+        return Question(kind, f"{_who(rng)} {verb(rng, event.kind)} {the(other)}?", the(answer), facts, answer)
     facts = frozenset({("does", event.kind, (None, None, None, None))})
-    return Question(kind, f"which object {verb(rng, event.kind)}?", _the(answer), facts, answer)
+    return Question(kind, f"{_who(rng)} {verb(rng, event.kind)}?", the(answer), facts, answer)
+
+
+def _who(rng: Random) -> str:
+    return rng.choices(("which object", "what", "who"), (0.7, 0.15, 0.15))[0]
 
 
 def _order(rng: Random, scene: Scene, kind: str) -> Question | None:
@@ -211,13 +227,13 @@ def _order(rng: Random, scene: Scene, kind: str) -> Question | None:
         return None
     parts: list[tuple[str, frozenset[Fact]]] = []
     for event in scene.events:
-        look = _full_look(scene, event.subject)
-        target = None if event.target is None else _full_look(scene, event.target)
+        look = full_look(scene, event.subject)
+        target = None if event.target is None else full_look(scene, event.target)
         if look is None or (event.target is not None and target is None):
             return None
-        words, facts = f"{_the(look)} {VERBS[event.kind][0][0]}", {("is", look), ("does", event.kind, look)}
+        words, facts = f"{the(look)} {VERBS[event.kind][0][0]}", {("is", look), ("does", event.kind, look)}
         if target is not None:
-            words, facts = f"{words} {_the(target)}", facts | {("meets", event.kind, look, target)}
+            words, facts = f"{words} {the(target)}", facts | {("meets", event.kind, look, target)}
         parts.append((words, frozenset(facts)))
     (first, first_facts), (last, last_facts) = parts
     form = rng.randrange(4)
@@ -230,7 +246,7 @@ def _order(rng: Random, scene: Scene, kind: str) -> Question | None:
     return Question(kind, f"what happens before {last}?", first, last_facts)
 
 
-def _yesno(rng: Random, scene: Scene, kind: str) -> Question | None:
+def _yesno(rng: Random, scene: Scene, kind: str, unspoken: frozenset[tuple[str, str]] = HELD_OUT) -> Question | None:
     """Half of the answers are no; the false ones differ from the truth in one word or one role."""
     index = rng.randrange(len(scene.things))
     if rng.random() < 0.35 or not scene.events:
@@ -241,13 +257,13 @@ def _yesno(rng: Random, scene: Scene, kind: str) -> Question | None:
             colour = rng.choice([c for c in COLOURS if c != thing.colour])
             shape = rng.choice([s for s in SHAPES if s != thing.shape])
             look = rng.choice(((colour, thing.shape, None, None), (thing.colour, shape, None, None)))
-            if any(matches(other, look) for other in scene.things):
+            if any(matches(other, look) for other in scene.things) or look[:2] in unspoken:
                 return None
         words = f"is there a {name(look)}?".replace("a orange", "an orange")
         return Question(kind, words, "yes" if true else "no", frozenset({("is", look)} if true else ()))
     event = rng.choice(scene.events)
-    one = _full_look(scene, event.subject)
-    other = None if event.target is None else _full_look(scene, event.target)
+    one = full_look(scene, event.subject)
+    other = None if event.target is None else full_look(scene, event.target)
     if one is None or (event.target is not None and other is None):
         return None
     facts = {("is", one)}
@@ -258,7 +274,7 @@ def _yesno(rng: Random, scene: Scene, kind: str) -> Question | None:
             one, other = other, one
         elif change <= 1 and len(scene.things) > 1:
             others = [i for i in range(len(scene.things)) if i not in (event.subject, event.target)]
-            swapped = _full_look(scene, rng.choice(others)) if others else None
+            swapped = full_look(scene, rng.choice(others)) if others else None
             if swapped is None or any(e.kind == doing and e.subject in others for e in scene.events):
                 return None
             one = swapped
@@ -270,16 +286,18 @@ def _yesno(rng: Random, scene: Scene, kind: str) -> Question | None:
                     if k != event.kind and not any(e.kind == k and e.subject == event.subject for e in scene.events)
                 ]
             )
-    words = f"does {_the(one)} {verb(rng, doing, infinitive=True)}"
+    words = f"does {the(one)} {verb(rng, doing, infinitive=True)}"
     if other is not None:
-        words += f" {_the(other)}"
+        words += f" {the(other)}"
     return Question(kind, f"{words}?", "yes" if true else "no", frozenset(facts))
 
 
-def _absent(rng: Random, scene: Scene, kind: str) -> Question | None:
+def _absent(rng: Random, scene: Scene, kind: str, unspoken: frozenset[tuple[str, str]] = HELD_OUT) -> Question | None:
     """A question about something that does not happen here."""
     for _ in range(4):
-        text = contradict(rng, scene, rng.choice(("colour", "shape", "action", "roles", "direction")))
+        text = contradict(
+            rng, scene, rng.choice(("colour", "shape", "action", "roles", "direction")), unspoken=unspoken
+        )
         if text is None:
             continue
         event_facts = [
@@ -293,33 +311,39 @@ def _absent(rng: Random, scene: Scene, kind: str) -> Question | None:
                 continue
             words = rng.choice(
                 (
-                    f"how many objects are there when {_the(look)} {verb(rng, doing)}?",
-                    f"what happens after {_the(look)} {verb(rng, doing)}?",
-                    f"what is said when {_the(look)} {verb(rng, doing)}?",
+                    f"how many objects are there when {the(look)} {verb(rng, doing)}?",
+                    f"what happens after {the(look)} {verb(rng, doing)}?",
+                    f"what is said when {the(look)} {verb(rng, doing)}?",
                 )
             )
             if doing in DIRECTIONS and not any(matches(thing, look) for thing in scene.things):
-                words = f"in which direction does {_the(look)} move?"
+                words = f"in which direction does {the(look)} move?"
         elif looks:
-            words = f"what does {_the(rng.choice(looks))} do?"
+            words = f"what does {the(rng.choice(looks))} do?"
         else:
             continue
         return Question(kind, words, NOT_FOUND, frozenset())
     return None
 
 
-def dialogue(rng: Random, scene: Scene, count: int, kinds: tuple[str, ...] = KINDS) -> list[Question]:
+def dialogue(
+    rng: Random,
+    scene: Scene,
+    count: int,
+    kinds: tuple[str, ...] = KINDS,
+    unspoken: frozenset[tuple[str, str]] = HELD_OUT,
+) -> list[Question]:
     """Up to ``count`` different questions; some later ones speak of the object before as ``it``."""
     turns: list[Question] = []
     for _ in range(count * 3):
         if len(turns) == count:
             break
-        if turns and turns[-1].about is not None and rng.random() < 0.3:
+        if turns and turns[-1].about is not None and rng.random() < 0.45:
             follow = _follow_up(rng, scene, turns[-1].about)
             if follow is not None and all(follow.question != turn.question for turn in turns):
                 turns.append(follow)
                 continue
-        question = ask(rng, scene, rng.choice(kinds))
+        question = ask(rng, scene, rng.choice(kinds), unspoken)
         if question is not None and all(question.question != turn.question for turn in turns):
             turns.append(question)
     return turns
@@ -333,13 +357,21 @@ def _follow_up(rng: Random, scene: Scene, about: Look) -> Question | None:
     events = [event for event in scene.events if event.subject == index]
     thing = scene.things[index]
     if kind in ("colour", "shape", "texture"):
-        words = f"what {kind} is it?" if kind != "texture" else "is it plain, striped or dotted?"
+        be = "is" if rng.random() < 0.7 else "was"
+        words = f"what {kind} {be} it?" if kind != "texture" else f"{be} it plain, striped or dotted?"
         return Question(kind, words, getattr(thing, kind), frozenset(), about)
     if len(events) != 1 or events[0].target is not None:
         return None
     if kind == "direction" and events[0].kind in DIRECTIONS:
-        return Question(kind, "in which direction does it move?", events[0].kind, frozenset(), about)
-    return Question("motion", "what does it do?", f"it {VERBS[events[0].kind][0][0]}", frozenset(), about)
+        words = rng.choice(("in which direction does it move?", "in which direction did it move?"))
+        return Question(kind, words, events[0].kind, frozenset(), about)
+    return Question(
+        "motion",
+        rng.choice(("what does it do?", "what did it do?")),
+        f"it {VERBS[events[0].kind][0][0]}",
+        frozenset(),
+        about,
+    )
 
 
 def describe(rng: Random, scene: Scene) -> Question:

@@ -1,0 +1,55 @@
+"""A trained network grown into a larger recipe does what it did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from videochat_tools.engine import BUNDLED
+from videochat_tools.errors import ModelLoadError
+from videochat_tools.models.videochat2 import VideoChat2ForConditionalGeneration
+from videochat_tools.training.recipe import chat_config
+from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
+from videochat_tools.training.warm_start import grow, read_folder, read_vocabulary
+
+
+@pytest.fixture(scope="module")
+def old() -> VideoChat2ForConditionalGeneration:
+    return VideoChat2ForConditionalGeneration.from_pretrained(BUNDLED, dtype=torch.float32).eval()
+
+
+def test_more_layers_and_more_words_answer_alike(old: VideoChat2ForConditionalGeneration) -> None:
+    words, pieces = build_llm_tokenizer(), build_qformer_tokenizer()
+    added = ["zyzzyva", "quokka"]
+    words.add_tokens(added)
+    config = chat_config(len(pieces), len(words))
+    layers = old.config.text_config.num_hidden_layers
+    config.text_config.num_hidden_layers = layers + 2
+    places = [0, *range(2, layers + 1)]  # a new one after the first, another at the end
+    new = VideoChat2ForConditionalGeneration(config).eval()
+    vocabulary = read_vocabulary(BUNDLED)
+    language = {name: value for name, value in read_folder(BUNDLED).items() if name.startswith("language_model.")}
+    grow(new, language, [(vocabulary, words)], layers=places)
+
+    text = "is there a red circle that moves left?"
+    before = torch.tensor([[vocabulary[token] for token in words.tokenize(text)]])
+    after = torch.tensor([words.convert_tokens_to_ids(words.tokenize(text))])
+    with torch.no_grad():
+        told = old.language_model(input_ids=before).logits[0]
+        grown = new.language_model(input_ids=after).logits[0]
+    kept = [word for word in vocabulary if word not in added and word in words.get_vocab()]
+    assert len(kept) > 2000
+    old_ids = torch.tensor([vocabulary[word] for word in kept])
+    new_ids = torch.tensor(words.convert_tokens_to_ids(kept))
+    assert torch.allclose(told[:, old_ids], grown[:, new_ids], atol=1e-3)
+
+
+def test_a_tensor_without_a_place_is_an_error(old: VideoChat2ForConditionalGeneration, tmp_path: Path) -> None:
+    words = build_llm_tokenizer()
+    network = VideoChat2ForConditionalGeneration(chat_config(1, len(words)))
+    with pytest.raises(ModelLoadError, match="no_such_part has no place"):
+        grow(network, {"no_such_part": torch.zeros(2)}, [])
+    with pytest.raises(ModelLoadError, match=r"vision_layernorm.weight is \(7,\), its place \(160,\)"):
+        grow(network, {"vision_layernorm.weight": torch.zeros(7)}, [])

@@ -19,7 +19,7 @@ from videochat_tools.evaluation.statistics import Score, rate
 from videochat_tools.training.world.choices import ask_choice, ask_when
 from videochat_tools.training.world.questions import KINDS, Question, ask
 from videochat_tools.training.world.scene import Scene
-from videochat_tools.types import SearchHit, TimeSpan, media_fragment
+from videochat_tools.types import SearchHit, TimeSpan
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from videochat_tools.evaluation.gates import gate_table
 from videochat_tools.evaluation.generation import TEXT_ONLY, ask_about_clips, draw_questions, score_replies
@@ -19,6 +20,9 @@ from videochat_tools.evaluation.held_out import VIEWS, held_out_scenes
 from videochat_tools.evaluation.reading import dialogue_scores, transcript_scores
 from videochat_tools.evaluation.retrieval import POOLS, embed, pool_scores, probe_scores
 from videochat_tools.evaluation.statistics import Score, markdown_table, to_json
+
+if TYPE_CHECKING:
+    from videochat_tools.chat_model import ChatVideoChat
 
 __all__ = ["PARTS", "evaluate_chat", "evaluate_reading", "evaluate_retrieval", "main"]
 
@@ -94,7 +98,7 @@ def evaluate_reading(model: str | Path | None = None, *, questions: int = 2000, 
     return sections
 
 
-def _chat(model: str | Path | None, device: str):  # noqa: ANN202 - LangChain is imported when it is needed
+def _chat(model: str | Path | None, device: str) -> ChatVideoChat:
     from videochat_tools.chat_model import ChatVideoChat
 
     return ChatVideoChat(model=None if model is None else str(model), device=device)

@@ -129,7 +129,7 @@ def converse(
         kinds: Ask only these kinds.
     """
     timed = len(scenes) > 1 or rng.random() < 0.5
-    # A pair of colour and shape that no clip shows may be denied in words only: denied of clips, it would never be seen.
+    # What no clip shows may be denied in words only: denied of clips, it would never be seen in one.
     unspoken = frozenset[tuple[str, str]]() if numbers is None else HELD_OUT
     spans: list[TimeSpan | None] = [*_spans(rng, scenes)] if timed else [None] * len(scenes)
     said, topics = _say(rng, len(scenes))

@@ -78,6 +78,7 @@ def ask(rng: Random, scene: Scene, kind: str, unspoken: frozenset[tuple[str, str
 
 
 def the(look: Look) -> str:
+    """A noun phrase with its article."""
     return f"the {name(look)}"
 
 

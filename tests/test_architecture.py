@@ -23,6 +23,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "answerers",
         "answering",
+        "block_forms",
+        "cached_replies",
         "chat_model",
         "constrained",
         "content",

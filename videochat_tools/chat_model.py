@@ -7,27 +7,31 @@ A thin adapter. Messages become turns in :mod:`videochat_tools.content`; videos,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from operator import itemgetter
 from typing import Any, Literal
 
-from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput, ModelProfile
-from langchain_core.language_models.chat_models import generate_from_stream
+from langchain_core.language_models.chat_models import agenerate_from_stream, generate_from_stream
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.output_parsers import BaseOutputParser, JsonOutputParser, PydanticOutputParser
 from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough, run_in_executor
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import ConfigDict, Field
 
+from videochat_tools.cached_replies import told_apart
 from videochat_tools.constrained import check_form
-from videochat_tools.content import Turn, read_messages
+from videochat_tools.content import Turn, read_message, read_messages
 from videochat_tools.engine import ChatEngine, ClipSource, ReplySettings, context_tokens, load_engine
-from videochat_tools.tool_binding import FORM_ARGUMENTS, ChunkReader, answer_schema, reply_form
+from videochat_tools.errors import ModelLoadError
+from videochat_tools.tool_binding import ANSWER, FORM_ARGUMENTS, ChunkReader, answer_schema, answer_tool, reply_form
 from videochat_tools.tool_calling import ReplyForm
 
 PROVIDER = "videochat"
@@ -139,13 +143,36 @@ class ChatVideoChat(BaseChatModel):
             reasoning_output=False,
             max_output_tokens=self.max_tokens,
         )
-        if (tokens := context_tokens(self.model)) is not None:
-            profile["max_input_tokens"] = tokens
+        with suppress(ModelLoadError):  # of a hub id that is not here yet
+            if (tokens := context_tokens(self.model)) is not None:
+                profile["max_input_tokens"] = tokens
         return profile
 
     def get_token_ids(self, text: str) -> list[int]:
         """Ids of a text in the model's own vocabulary; ``get_num_tokens`` counts them."""
         return self.engine.token_ids(text)
+
+    def get_num_tokens_from_messages(
+        self, messages: list[BaseMessage], tools: Sequence[Any] | None = None, **kwargs: Any
+    ) -> int:
+        """Tokens of a conversation as a prompt, those of its clips and tools included; no file is opened."""
+        turns = [read_message(message, remote=True) for message in messages]
+        form = reply_form({"tools": tools}, messages, call_first=self.call_first)
+        return self.engine.prompt_tokens([*turns, *_told(form, self.engine)])
+
+    def generate(self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any) -> LLMResult:
+        """As in langchain-core; a cache of replies is asked about what is in the files, not about their names."""
+        return super().generate([self._told_apart(each) for each in messages], *args, **kwargs)
+
+    async def agenerate(self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any) -> LLMResult:
+        """As :meth:`generate`."""
+        told = await run_in_executor(None, lambda: [self._told_apart(each) for each in messages])
+        return await super().agenerate(told, *args, **kwargs)
+
+    def _told_apart(self, messages: list[BaseMessage]) -> list[BaseMessage]:
+        if self.cache is False or (self.cache is None and get_llm_cache() is None):
+            return messages
+        return told_apart(messages, self.engine.weights_state, self.clip_source)
 
     def _generate(
         self,
@@ -172,6 +199,16 @@ class ChatVideoChat(BaseChatModel):
                 run_manager.on_llm_new_token(str(message.content), chunk=chunk)
             yield chunk
 
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        """Token by token in a thread, so that a task which is cancelled runs no more than the one it is at."""
+        return await agenerate_from_stream(self._astream(messages, stop, None, **kwargs))
+
     def _chunks(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> Iterator[AIMessageChunk]:
@@ -180,9 +217,7 @@ class ChatVideoChat(BaseChatModel):
         engine = load_engine(model, self.device) if model else self.engine
         turns = read_messages(messages, remote=self.allow_remote)
         form = reply_form(kwargs, messages, call_first=self.call_first)
-        if form is not None:
-            told = form.instructions(lambda text: len(engine.token_ids(text)), engine.context_tokens // 2)
-            turns.append(Turn("system", told))
+        turns += _told(form, engine)
         reply = engine.reply(turns, self._settings(stop, kwargs, form), self.clip_source)
         reader = ChunkReader(form)
         yield from reader.chunks(iter(reply))
@@ -209,10 +244,12 @@ class ChatVideoChat(BaseChatModel):
         if unknown := sorted(set(kwargs) - known):
             allowed = ", ".join((*names, *FORM_ARGUMENTS))
             raise ValueError(f"unknown argument {', '.join(unknown)}; a call takes {allowed}, model and stop")
-        values = {name: kwargs.get(name, getattr(self, name)) for name in names}
+        given = {name: value for name in names if (value := kwargs.get(name)) is not None}
+        values = {name: getattr(self, name) for name in names} | given
         # With nothing to keep to, words are free from the start.
         kept = form if form is not None and (form.callable_names or form.schema is not None) else None
-        stops = tuple(self.stop or () if stop is None else stop)
+        asked = self.stop or () if stop is None else stop
+        stops = (asked,) if isinstance(asked, str) else tuple(asked)
         return ReplySettings(stop=stops, reuse=self.reuse_turns, form=kept, **values)
 
     # Tools and structured output
@@ -273,17 +310,16 @@ class ChatVideoChat(BaseChatModel):
         model: Runnable[LanguageModelInput, AIMessage]
         parser: BaseOutputParser[Any]
         if method == "function_calling":
-            tool = _required(schema)
+            tool = answer_tool(_required(schema))
             model = self.bind_tools([tool], tool_choice="any", ls_structured_output_format=traced, **kwargs)
-            name = convert_to_openai_tool(tool)["function"]["name"]
-            parser = JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
+            parser = JsonOutputKeyToolsParser(key_name=tool["function"]["name"], first_tool_only=True)
             if data_class is not None:
                 parser = PydanticToolsParser(tools=[data_class], first_tool_only=True)
         elif method in ("json_schema", "json_mode"):
             anything = schema is None and method == "json_mode"
             plain = {"type": "object"} if anything else answer_schema(_required(schema))
             check_form(ReplyForm(schema=plain))
-            response_format = {"type": "json_schema", "json_schema": {"name": "answer", "schema": plain}}
+            response_format = {"type": "json_schema", "json_schema": {"name": ANSWER, "schema": plain}}
             model = self.bind(response_format=response_format, ls_structured_output_format=traced, **kwargs)
             parser = JsonOutputParser() if data_class is None else PydanticOutputParser(pydantic_object=data_class)
         else:
@@ -293,6 +329,14 @@ class ChatVideoChat(BaseChatModel):
         parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
         failed = RunnablePassthrough.assign(parsed=lambda _: None)
         return RunnableMap(raw=model) | parsed.with_fallbacks([failed], exception_key="parsing_error")
+
+
+def _told(form: ReplyForm | None, engine: ChatEngine) -> list[Turn]:
+    """What a model is told about the form that is asked for."""
+    if form is None:
+        return []
+    told = form.instructions(lambda text: len(engine.token_ids(text)), engine.context_tokens // 2)
+    return [Turn("system", told)]
 
 
 def _required(schema: dict[str, Any] | type | None) -> dict[str, Any] | type:

@@ -5,7 +5,8 @@ Read here, decoded elsewhere: a :class:`Visual` only says where a video or pictu
 =====================  ============================================================================
 block                  accepted forms
 =====================  ============================================================================
-text                   ``"…"``, ``{"type": "text", "text": …}``
+text                   ``"…"``, ``{"type": "text", "text": …}``; the words of ``text-plain``, ``json`` and
+                       ``search_result`` blocks, which tools return
 video, image           ``url`` (``file://``, plain path, ``data:``, ``http(s)://`` where allowed), ``base64`` with
                        ``mime_type``, ``file_id``
 older forms            ``image_url``, ``video_url``, ``media``, ``source_type``, ``file`` with a video or image type
@@ -19,15 +20,18 @@ import base64
 import binascii
 import math
 import string
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
-from langchain_core.messages.content import KNOWN_BLOCK_TYPES
 
+from videochat_tools.block_forms import ALLOWED, SILENT, standard_blocks
 from videochat_tools.context import neutral_text
 from videochat_tools.errors import UnsupportedContentError
 from videochat_tools.remote_media import RemoteHosts, check_host
@@ -36,7 +40,10 @@ from videochat_tools.types import parse_media_fragment, uri_to_path
 
 Role = Literal["system", "human", "assistant"]
 
-_ALLOWED = "text, image and video blocks (by url, base64 or file_id)"
+MAX_FRAMES = 256  # of one clip; a tower's work grows with the square of the frames, and 16 are what models learn with
+CLIP_OPTIONS = ("start", "end", "num_frames", "caption")
+# Options of other models, which change nothing about what is seen.
+_FOREIGN_OPTIONS = frozenset({"cache_control", "detail", "filename", "metadata"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +82,23 @@ def read_messages(messages: Sequence[BaseMessage], *, remote: RemoteHosts = Fals
     Raises:
         UnsupportedContentError: for an empty conversation, or a block that the model cannot take.
     """
-    turns = [_turn(message, remote) for message in messages]
+    turns = [read_message(message, remote=remote) for message in messages]
     if not any(turn.role == "human" for turn in turns):
         raise UnsupportedContentError("the conversation holds no human message; add a HumanMessage with a question")
     return turns
 
 
-def _turn(message: BaseMessage, remote: RemoteHosts) -> Turn:
+def read_message(message: BaseMessage, *, remote: RemoteHosts = False) -> Turn:
+    """One message as a turn; see :func:`read_messages`."""
     texts: list[str] = []
     visuals: list[Visual] = []
-    for block in _blocks(message):
+    for block in standard_blocks(message):
         if block["type"] == "text":
-            texts.append(str(block.get("text", "")))
+            texts.append(str(block.get("text") or ""))
         elif block["type"] in ("image", "video"):
             visuals.append(_visual(block, remote))
-        elif block["type"] not in _SILENT:
-            raise UnsupportedContentError(f"cannot take a {block['type']!r} block; allowed are {_ALLOWED}")
+        elif block["type"] not in SILENT:
+            raise UnsupportedContentError(f"cannot take a {block['type']!r} block; allowed are {ALLOWED}")
     if isinstance(message, AIMessage):  # as the model wrote them
         texts += [call_text(call["name"], call["args"]) for call in message.tool_calls]
     if isinstance(message, ToolMessage) and message.name:
@@ -101,10 +109,6 @@ def _turn(message: BaseMessage, remote: RemoteHosts) -> Turn:
             f"a {message.type} message cannot hold a video or image; put it into a HumanMessage"
         )
     return Turn(role, neutral_text("\n".join(text for text in texts if text)).strip(), tuple(visuals))
-
-
-# Of other models: their thoughts, and their calls, which stand in `tool_calls` as well.
-_SILENT = {"reasoning", "tool_call", "tool_call_chunk", "invalid_tool_call", "tool_use", "function_call"}
 
 
 def _role(message: BaseMessage) -> Role:
@@ -124,63 +128,25 @@ def _role(message: BaseMessage) -> Role:
     )
 
 
-def _blocks(message: BaseMessage) -> Iterable[dict[str, Any]]:
-    """Content blocks in the one standard form, whichever way they were written."""
-    for block in message.content_blocks:
-        raw: dict[str, Any] = dict(block)
-        if raw["type"] == "non_standard":
-            value = raw.get("value")
-            if not isinstance(value, Mapping):
-                raise UnsupportedContentError(f"cannot read the content block {value!r}; allowed are {_ALLOWED}")
-            raw = dict(value)
-        if raw.get("type") not in KNOWN_BLOCK_TYPES or "source_type" in raw:
-            raw = _standard(raw)
-        if raw["type"] == "file":
-            raw["type"] = _kind_of(raw.get("mime_type"))
-        yield raw
-
-
-def _standard(value: dict[str, Any]) -> dict[str, Any]:
-    """The older and foreign ways to write a video block, which langchain-core leaves alone."""
-    kind = value.get("type")
-    if kind == "video_url":  # as image_url of OpenAI: {"video_url": {"url": …}} or a bare string
-        target = value.get("video_url")
-        url = target.get("url") if isinstance(target, Mapping) else target
-        return {"type": "video", "url": url, "extras": value.get("extras", {})}
-    if kind == "media":  # Google's: {"mime_type": …, "data" | "file_uri": …}
-        return {
-            "type": _kind_of(value.get("mime_type")),
-            "mime_type": value.get("mime_type"),
-            "base64": value.get("data"),
-            "url": value.get("file_uri"),
-            "extras": value.get("extras", {}),
-        }
-    if kind in ("video", "image") and "source_type" in value:  # langchain-core before 1.0
-        source = value["source_type"]
-        key = {"url": "url", "base64": "base64", "id": "file_id"}.get(source)
-        if key is None:
-            raise UnsupportedContentError(f"unknown source_type {source!r}; allowed are url, base64 and id")
-        return {**value, key: value.get("data") if key == "base64" else value.get(source)}
-    return {"type": kind if isinstance(kind, str) else "unknown"}
-
-
-def _kind_of(mime_type: object) -> str:
-    """The kind of block that a file of this MIME type is: video or image; anything else is refused by its type."""
-    main = str(mime_type or "").partition("/")[0]
-    return main if main in ("video", "image") else str(mime_type or "file")
-
-
 def _visual(block: dict[str, Any], remote: RemoteHosts) -> Visual:
     kind = block["type"]
     extras = block.get("extras") or {}
-    options = {key: extras.get(key, block.get(key)) for key in ("start", "end", "num_frames", "caption")}
-    span: tuple[float | None, float | None] = (_seconds(options["start"], "start"), _seconds(options["end"], "end"))
-    num_frames = options["num_frames"]
-    if num_frames is not None and (not isinstance(num_frames, int) or isinstance(num_frames, bool) or num_frames < 1):
-        raise UnsupportedContentError(f"num_frames must be a whole number of at least 1, got {num_frames!r}")
+    allowed = CLIP_OPTIONS if kind == "video" else ("caption",)
+    if unknown := sorted(set(extras) - {*allowed, *_FOREIGN_OPTIONS}):
+        warnings.warn(
+            f"extras of a {kind} block that nothing is made of: {', '.join(unknown)}; it takes {', '.join(allowed)}",
+            stacklevel=2,
+        )
+    options = {key: extras.get(key, block.get(key)) for key in allowed}
+    span: tuple[float | None, float | None] = (_seconds(options, "start"), _seconds(options, "end"))
     where = Visual(kind)
     if block.get("file_id"):
         where = Visual(kind, file_id=str(block["file_id"]))
+        if asked := [key for key in allowed if key != "caption" and options[key] is not None]:
+            raise UnsupportedContentError(
+                f"a library segment is answered from what was watched of it, so {', '.join(asked)} cannot be chosen "
+                f"for {where.file_id}; leave that out, or give the video by url"
+            )
     elif block.get("base64"):
         if not block.get("mime_type"):
             raise UnsupportedContentError(f"a base64 {kind} block needs its mime_type, such as {_EXAMPLE_MIME[kind]}")
@@ -194,7 +160,7 @@ def _visual(block: dict[str, Any], remote: RemoteHosts) -> Visual:
     if None not in span and not span[1] > span[0]:  # type: ignore[operator]
         raise UnsupportedContentError(f"a clip needs start < end, got start={span[0]}, end={span[1]}")
     caption = neutral_text(str(options["caption"] or ""))
-    return replace(where, start=span[0], end=span[1], num_frames=num_frames, caption=caption)
+    return replace(where, start=span[0], end=span[1], num_frames=_frames(options), caption=caption)
 
 
 _EXAMPLE_MIME = {"video": "video/mp4", "image": "image/png"}
@@ -202,32 +168,79 @@ _EXAMPLE_MIME = {"video": "video/mp4", "image": "image/png"}
 
 def _from_url(url: str, kind: Literal["video", "image"], remote: RemoteHosts) -> Visual:
     """Where a URL points; a media fragment (``#t=42,51``) names the part that is meant."""
-    scheme = urlsplit(url).scheme.lower()
+    try:
+        scheme = urlsplit(url).scheme.lower()
+    except ValueError as error:
+        raise UnsupportedContentError(
+            f"cannot read the URL {url} ({error}); pass a path, a file:// URL or base64"
+        ) from error
     if scheme == "data":
         head, _, body = url.partition(",")
         return Visual(kind, data=_decode(body) if head.endswith(";base64") else unquote_to_bytes(body))
     if scheme not in ("", "file", "http", "https") and len(scheme) > 1:  # one letter: a Windows drive
         raise UnsupportedContentError(f"cannot open a {scheme}: URL ({url}); pass a path, a file:// URL or base64")
-    if scheme in ("", *string.ascii_lowercase) and Path(url).exists():  # a plain path may hold '#' itself
+    if scheme in ("", *string.ascii_lowercase) and _exists(Path(url)):  # a plain path may hold '#' itself
         return Visual(kind, Path(url))
-    source, span = parse_media_fragment(url)
-    start, end = (None, None) if span is None else (span.start, span.end)
+    source, start, end = _part(url)
     if scheme in ("http", "https"):
         check_host(source, remote)
         return Visual(kind, url=source, hosts=remote, start=start, end=end)
-    return Visual(kind, uri_to_path(source), start=start, end=end)
+    return Visual(kind, uri_to_path(source).expanduser(), start=start, end=end)
 
 
-def _decode(text: object) -> bytes:
+def _exists(path: Path) -> bool:
     try:
-        return base64.b64decode(str(text), validate=True)
+        return path.exists()
+    except (OSError, ValueError):  # longer than a name can be, or with a NUL in it
+        return False
+
+
+def _part(url: str) -> tuple[str, float | None, float | None]:
+    """A URL without its media fragment, and the start and end that it names."""
+    source, _, fragment = url.partition("#")
+    try:
+        named = parse_media_fragment(url)[1]
+        if named is not None:
+            return source, named.start, named.end
+        if fragment.startswith("t="):  # with no end: to the last frame
+            since = parse_media_fragment(f"{url},{sys.maxsize}")[1]
+            if since is not None:
+                return source, since.start, None
+    except ValueError as error:
+        raise UnsupportedContentError(f"the time in {url} names no part of a video ({error})") from error
+    if fragment.startswith("t="):
+        raise UnsupportedContentError(f"cannot read the time in {url}; write #t=42,51 or #t=42, in seconds")
+    return source, None, None
+
+
+def _decode(data: object) -> bytes:
+    """The bytes of a file: base64 with or without line breaks, or bytes that are no base64 themselves."""
+    if isinstance(data, bytes | bytearray):
+        try:
+            text = bytes(data).decode("ascii")
+        except UnicodeDecodeError:
+            return bytes(data)
+    else:
+        text = str(data)
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
     except binascii.Error as error:
         raise UnsupportedContentError(f"the base64 data of a block cannot be decoded: {error}") from error
 
 
-def _seconds(value: object, name: str) -> float | None:
+def _seconds(options: Mapping[str, Any], name: str) -> float | None:
+    value = options.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value < 0:
         raise UnsupportedContentError(f"{name} must be a time in seconds of at least 0, got {value!r}")
     return float(value)
+
+
+def _frames(options: Mapping[str, Any]) -> int | None:
+    value = options.get("num_frames")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= value <= MAX_FRAMES:
+        raise UnsupportedContentError(f"num_frames must be a whole number from 1 to {MAX_FRAMES}, got {value!r}")
+    return int(value)

@@ -13,6 +13,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from math import inf
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +57,9 @@ class ReplySettings:
         answer_start: first words of the reply, which the model goes on from.
         reuse: take over what was run for earlier turns, and keep this one for later ones.
         form: what the reply may be, a call of a tool for one; None leaves it to the model.
+
+    Raises:
+        ValueError: a number is of another kind or out of its bounds, or a stop sequence is empty.
     """
 
     max_tokens: int = 200
@@ -65,6 +70,20 @@ class ReplySettings:
     answer_start: str | None = None
     reuse: bool = True
     form: ReplyForm | None = None
+
+    def __post_init__(self) -> None:
+        self._check("max_tokens", "a whole number of at least 1", Integral, lambda value: value >= 1)
+        self._check("temperature", "a number of at least 0", Real, lambda value: 0 <= value < inf)
+        self._check("top_p", "a number above 0 and up to 1", Real, lambda value: 0 < value <= 1)
+        if self.seed is not None:
+            self._check("seed", "a whole number", Integral, lambda value: -(1 << 63) <= value < 1 << 63)
+        if not all(isinstance(stop, str) and stop for stop in self.stop):
+            raise ValueError(f"stop must be strings that are not empty, got {list(self.stop)!r}")
+
+    def _check(self, name: str, allowed: str, kind: type, fits: Callable[[Any], bool]) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, kind) or isinstance(value, bool) or not fits(value):
+            raise ValueError(f"{name} must be {allowed}, got {value!r}")
 
 
 def model_folder(model: str | Path | None, *, download: bool = True) -> Path:
@@ -180,6 +199,16 @@ class ChatEngine:
     def token_ids(self, text: str) -> list[int]:
         """Ids of a piece of text in the language model's vocabulary."""
         return self.network.token_ids(text)
+
+    def prompt_tokens(self, turns: Sequence[Turn]) -> int:
+        """Tokens of a conversation as a prompt, those of its clips included; no clip is looked at."""
+        return self.network.prompt_tokens(turns)
+
+    @property
+    def weights_state(self) -> tuple[object, ...]:
+        """Sizes and times of the files of the weights: others, if not always, when the model is another one."""
+        files = sorted(self.folder.glob("*.safetensors"))
+        return tuple((path.name, state.st_size, state.st_mtime_ns) for path in files for state in (path.stat(),))
 
     def reply(self, turns: Sequence[Turn], settings: ReplySettings, clip_source: ClipSource | None = None) -> Reply:
         """Answer a conversation: iterate over the result for the pieces of text as they are made.

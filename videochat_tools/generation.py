@@ -112,6 +112,11 @@ class ChatNetwork:
         prompt = render_turns(turns, self.processor, answer_start=settings.answer_start)
         return self.continue_prompt(prompt, clip_tokens, settings)
 
+    def prompt_tokens(self, turns: Sequence[Turn]) -> int:
+        """Tokens of a conversation as a prompt; a clip counts as one of ``frame_size``, whatever its shape is."""
+        views = [self.tokens_per_clip // self.tokens_per_view] * sum(len(turn.visuals) for turn in turns)
+        return len(self.processor.tokenize_prompt(render_turns(turns, self.processor), views)[0])
+
     def continue_prompt(self, prompt: str, clip_tokens: Sequence[ClipTokens], settings: ReplySettings) -> Reply:
         """As :meth:`reply`, of a prompt that stands in the model's template already, with a place for each clip.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -38,12 +38,40 @@ def tool_specs(tools: Sequence[Any]) -> tuple[ToolSpec, ...]:
 
 
 def answer_schema(schema: Any) -> dict[str, Any]:
-    """The JSON schema of an answer: of a Pydantic model, a TypedDict or a schema as it stands."""
-    if isinstance(schema, Mapping) and schema.get("type") != "function":
-        return dict(schema)
+    """The JSON schema of an answer: of a Pydantic model, a TypedDict, a schema or a tool, however it is written.
+
+    Raises:
+        UnsupportedSchemaError: it is none of these.
+    """
+    if isinstance(schema, Mapping):
+        if isinstance(schema.get("schema"), Mapping):  # as OpenAI names a schema: {"name": …, "schema": …}
+            return answer_schema(schema["schema"])
+        if not schema.keys() & {"function", "parameters", "input_schema"}:  # else the description of a tool
+            return dict(schema)
     if isinstance(schema, type) and is_basemodel_subclass(schema) and hasattr(schema, "model_json_schema"):
         return dict(schema.model_json_schema())  # with its bounds and definitions as they are
-    return convert_to_json_schema(schema)
+    return _converted(convert_to_json_schema, schema)
+
+
+def answer_tool(schema: Any) -> dict[str, Any]:
+    """The tool that a model calls to answer: its arguments are the answer. ``schema`` as of :func:`answer_schema`."""
+    if isinstance(schema, Mapping) and isinstance(schema.get("schema"), Mapping):
+        schema = {"title": schema.get("name") or ANSWER, **schema["schema"]}
+    if isinstance(schema, Mapping) and not schema.keys() & {"function", "name", "title"}:
+        schema = {"title": ANSWER, **schema}
+    return _converted(convert_to_openai_tool, schema)
+
+
+ANSWER = "answer"  # what a schema without a name is called
+
+
+def _converted(convert: Callable[[Any], dict[str, Any]], schema: Any) -> dict[str, Any]:
+    try:
+        return convert(schema)
+    except (TypeError, ValueError) as error:
+        raise UnsupportedSchemaError(
+            f"cannot read {schema!r:.200} as a schema; give a Pydantic model, a TypedDict or a JSON schema"
+        ) from error
 
 
 def reply_form(arguments: Mapping[str, Any], messages: Sequence[BaseMessage], *, call_first: bool) -> ReplyForm | None:
@@ -58,6 +86,8 @@ def reply_form(arguments: Mapping[str, Any], messages: Sequence[BaseMessage], *,
     choice = _choice(arguments.get("tool_choice"), tools)
     if choice == "auto" and tools and call_first:
         choice = "none" if _has_results(messages) else "any"
+    if not tools and choice not in ("auto", "none"):
+        raise ValueError(f"tool_choice {choice!r} needs tools to choose from; give tools, or leave it out")
     if choice == "none" or not tools:
         return ReplyForm(tools, (), words=schema is None, schema=schema) if tools or schema is not None else None
     return ReplyForm.of(tools, choice, schema=schema, parallel=bool(arguments.get("parallel_tool_calls")))
@@ -65,8 +95,8 @@ def reply_form(arguments: Mapping[str, Any], messages: Sequence[BaseMessage], *,
 
 def _choice(given: Any, tools: Sequence[ToolSpec]) -> str:
     """``auto``, ``any``, ``none`` or the name of a tool, however it is written."""
-    if isinstance(given, Mapping):  # {"type": "function", "function": {"name": …}}, or {"type": "tool", "name": …}
-        given = given.get("function", given).get("name")
+    if isinstance(given, Mapping):  # {"type": "function", "function": {"name": …}}, {"type": "tool", "name": …} or
+        given = given.get("function", given).get("name") or given.get("type")  # {"type": "any"}
     names = {tool.name for tool in tools}
     spellings = {None: "auto", True: "any", False: "none", "required": "any"}
     return str(given) if given in names else spellings.get(given, str(given))

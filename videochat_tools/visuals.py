@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import stat
 import tempfile
 from collections.abc import Hashable
 from dataclasses import replace
@@ -61,18 +62,33 @@ def visual_identity(visual: Visual) -> Hashable:
     A file that was written to is another one. A remote one is not asked again whether it has changed.
 
     Raises:
-        MediaNotFoundError: there is no such file.
+        MediaError: as of :func:`file_state`.
     """
     source: Hashable = visual.url
     if visual.data is not None:
         source = hashlib.blake2b(visual.data, digest_size=16).digest()
     elif visual.path is not None:
-        try:
-            state = visual.path.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            raise MediaNotFoundError(f"no such file: {visual.path}; check the name and the folder") from None
-        source = (visual.path.resolve(), state.st_ino, state.st_size, state.st_mtime_ns)
+        source = (*file_state(visual.path), visual.path.resolve())
     return visual.kind, source, visual.start, visual.end, visual.num_frames
+
+
+def file_state(path: Path) -> tuple[int, int, int]:
+    """Number, bytes and last change (ns) of a file: not the same once it was written to or replaced.
+
+    Raises:
+        MediaNotFoundError: there is no such file.
+        UnreadableMediaError: there is something of that name, but it is no file, or not to be had.
+    """
+    try:
+        state = path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
+        raise MediaNotFoundError(f"no such file: {path!s:.200}; check the name and the folder") from None
+    except OSError as error:
+        raise UnreadableMediaError(f"{path!s:.200} cannot be read ({error.strerror}); check the name") from error
+    if not stat.S_ISREG(state.st_mode):  # a pipe would keep its reader waiting, a device never ends
+        kind = "a folder" if stat.S_ISDIR(state.st_mode) else "a pipe or device"
+        raise UnreadableMediaError(f"{path} is {kind}; give a file")
+    return state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def _read_video(
@@ -104,11 +120,11 @@ def part_of_video(start: float | None, end: float | None, duration: float) -> Ti
     Raises:
         UnsupportedContentError: the part lies outside the video.
     """
+    asked = " ".join(f"{name} {time:.1f} s" for name, time in (("from", start), ("to", end)) if time is not None)
     start = start or 0.0
     end = duration if end is None else end
     if start >= duration > 0 or end > duration + END_TOLERANCE:
         raise UnsupportedContentError(
-            f"the video is {duration:.1f} s long, but the part from {start:.1f} s to {end:.1f} s was asked for; "
-            "give start and end within it"
+            f"the video is {duration:.1f} s long, but the part {asked} was asked for; give start and end within it"
         )
     return TimeSpan(start, max(start, min(end, duration)))

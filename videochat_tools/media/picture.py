@@ -28,5 +28,9 @@ def read_picture(source: Path | IO[bytes]) -> npt.NDArray[np.uint8]:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except FileNotFoundError:
         raise MediaNotFoundError(f"no such file: {name}; check the name and the folder") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnreadableMediaError(f"{name} is no readable picture ({error}); give a JPEG, PNG or WebP file") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        # The message about an unknown kind prints the object that was read.
+        reason = "of no known kind" if isinstance(error, UnidentifiedImageError) else error
+        raise UnreadableMediaError(
+            f"{name} is no readable picture ({reason}); give a JPEG, PNG or WebP file"
+        ) from error

@@ -1,14 +1,16 @@
-"""What later turns cost: tokens that are run before each reply of a five-turn dialogue about one video.
+"""What later turns cost, and that nothing else comes of it: tokens that are run before each reply.
 
-``python benchmarks/prefill.py [MODEL]``; the bundled nano without a model. The answers are scripted, so that every
-machine measures the same dialogue; all else is what a chat does. Without a kept cache each turn runs its whole prompt
-(the reference: 1471 tokens over five such turns, where 237 are new).
+``python benchmarks/prefill.py [MODEL]``; the bundled nano without a model. First a five-turn dialogue about one video,
+whose answers are scripted, so that every machine measures the same; all else is what a chat does. Without a kept cache
+each turn runs its whole prompt (the reference: 1471 tokens over five such turns, where 237 are new). Then random
+dialogues, each held with the kept cache and without: the answers must be the same, token for token.
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,11 @@ DIALOGUE = (
      "Two things are left in the end, the blue square and the green star, because the circle has left the picture."),
 )  # fmt: skip
 CLIPS = 4
+DIALOGUES = 50
+WORDS = (
+    "what who where is the a small large red green blue yellow square circle star ring moves spins bumps into after "
+    "before left right does it colour how many and then nothing [00:42–00:51]"
+).split()
 
 
 @dataclass(frozen=True)
@@ -43,14 +50,28 @@ class Cost:
     prefilled: int
 
 
+@dataclass
+class Comparison:
+    """Random dialogues, held with the kept cache and without.
+
+    Attributes:
+        replies: how many pairs of replies there were.
+        equal: how many of them were the same text of as many tokens.
+        prefilled: tokens that were run before the replies, with the cache.
+        prompt: the same without it: every prompt as a whole.
+    """
+
+    replies: int = 0
+    equal: int = 0
+    prefilled: int = 0
+    prompt: int = 0
+
+
 def measure(model: ChatVideoChat) -> list[Cost]:
     """Hold the dialogue with a model and count."""
     network = model.engine.network
-    width = network.model.config.qformer_config.hidden_size
-    rows = np.random.default_rng(0).normal(size=(CLIPS, network.tokens_per_clip, width)).astype(np.float16)
-    model = model.model_copy(update={"clip_source": lambda name: rows[int(name)]})
-    blocks: list[Any] = [{"type": "video", "file_id": str(number)} for number in range(CLIPS)]
-    history: list[BaseMessage] = [HumanMessage(blocks)]
+    model = with_clips(model)
+    history: list[BaseMessage] = [HumanMessage([video(number) for number in range(CLIPS)])]
     costs: list[Cost] = []
     seen: list[int] = []
     for question, answer in DIALOGUE:
@@ -64,6 +85,46 @@ def measure(model: ChatVideoChat) -> list[Cost]:
         seen = answered
         history.append(AIMessage(answer))
     return costs
+
+
+def compare(model: ChatVideoChat, dialogues: int = DIALOGUES) -> Comparison:
+    """Hold random dialogues of two or three turns; they share videos and beginnings, and answers come back as given."""
+    rng = Random(0)
+    kept = with_clips(model).model_copy(update={"max_tokens": 8})
+    alone = kept.model_copy(update={"reuse_turns": False})
+    kept.engine.network.prefix_cache.clear()
+    found = Comparison()
+    for _ in range(dialogues):
+        shown = [video(rng.randrange(CLIPS)) for _ in range(rng.randrange(CLIPS))]
+        history: list[BaseMessage] = [HumanMessage(shown)] if shown else []
+        for _ in range(rng.randint(2, 3)):
+            history.append(HumanMessage(" ".join(rng.choices(WORDS, k=rng.randint(1, 9)))))
+            cheap, full = kept.invoke(history), alone.invoke(history)
+            found.replies += 1
+            found.equal += (cheap.content, output_tokens(cheap)) == (full.content, output_tokens(full))
+            found.prefilled += cheap.response_metadata["prefilled_tokens"]
+            found.prompt += full.response_metadata["prefilled_tokens"]
+            history.append(AIMessage(cheap.content))
+    return found
+
+
+def output_tokens(reply: AIMessage) -> int:
+    """Tokens of a reply."""
+    assert reply.usage_metadata is not None
+    return reply.usage_metadata["output_tokens"]
+
+
+def with_clips(model: ChatVideoChat) -> ChatVideoChat:
+    """The model with ``CLIPS`` videos to talk about, of which it is given clip tokens drawn at random."""
+    network = model.engine.network
+    width = network.model.config.qformer_config.hidden_size
+    rows = np.random.default_rng(0).normal(size=(CLIPS, network.tokens_per_clip, width)).astype(np.float16)
+    return model.model_copy(update={"clip_source": lambda name: rows[int(name)]})
+
+
+def video(number: int) -> Any:
+    """The block of one of these videos."""
+    return {"type": "video", "file_id": str(number)}
 
 
 def prompt_ids(network: ChatNetwork, messages: list[BaseMessage]) -> list[int]:
@@ -106,14 +167,20 @@ def common(left: list[int], right: list[int]) -> int:
 
 
 def main() -> None:
-    """Print the tokens of each turn, and how many times the new ones were run."""
-    costs = measure(ChatVideoChat(model=sys.argv[1] if len(sys.argv) > 1 else None))
+    """Print the tokens of each turn, how often the new ones were run, and how many random answers were the same."""
+    model = ChatVideoChat(model=sys.argv[1] if len(sys.argv) > 1 else None)
+    costs = measure(model)
     print("turn  prompt   new  prefilled")
     for number, cost in enumerate(costs, start=1):
         print(f"{number:4} {cost.prompt:7} {cost.new:5} {cost.prefilled:10}")
     prompts, new, run = (sum(getattr(cost, name) for cost in costs) for name in ("prompt", "new", "prefilled"))
     print(
         f" all {prompts:7} {new:5} {run:10}   prefilled / new = {run / new:.3f} (without a cache {prompts / new:.2f})"
+    )
+    found = compare(model)
+    print(
+        f"{DIALOGUES} random dialogues: {found.equal} of {found.replies} replies are the same with the cache and "
+        f"without; prefilled {found.prefilled} tokens, {found.prompt} without"
     )
 
 

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import numpy as np
@@ -21,11 +20,6 @@ from videochat_tools.content import Turn
 from videochat_tools.engine import ChatEngine, ReplySettings
 from videochat_tools.media import frames_decoded_total
 from videochat_tools.models.videochat2 import VideoChat2Config
-
-WORDS = (
-    "what who where is the a small large red green blue yellow square circle star ring moves spins bumps into after "
-    "before left right does it colour how many and then nothing [00:42–00:51]"
-).split()
 
 
 @pytest.fixture
@@ -43,50 +37,42 @@ def clips(count: int, rows: int, width: int, seed: int = 0) -> list[Any]:
     return list(np.random.default_rng(seed).normal(size=(count, rows, width)).astype(np.float16))
 
 
-@pytest.mark.slow
-def test_fifty_random_dialogues_are_the_same_with_and_without() -> None:
-    """On the bundled nano; dialogues share videos and beginnings, and answers come back as they were given."""
-    rng = Random(0)
-    network = ChatVideoChat().engine.network
-    width = network.model.config.qformer_config.hidden_size
-    shown = clips(3, network.tokens_per_clip, width)
-    kept = ChatVideoChat(max_tokens=8, clip_source=lambda name: shown[int(name)])
-    alone = kept.model_copy(update={"reuse_turns": False})
-    network.prefix_cache.clear()
-    run = everything = 0
-    for _ in range(50):
-        videos = [create_video_block(file_id=str(rng.randrange(3))) for _ in range(rng.randrange(3))]
-        history: list[BaseMessage] = [HumanMessage(videos)] if videos else []  # type: ignore[arg-type]
-        for _ in range(rng.randint(2, 3)):
-            history.append(HumanMessage(" ".join(rng.choices(WORDS, k=rng.randint(1, 9)))))
-            cheap, full = kept.invoke(history), alone.invoke(history)
-            assert cheap.content == full.content
-            assert cheap.usage_metadata is not None and full.usage_metadata is not None
-            assert cheap.usage_metadata["output_tokens"] == full.usage_metadata["output_tokens"]
-            assert prefilled(full) == full.usage_metadata["input_tokens"]
-            assert cheap.usage_metadata["input_token_details"]["cache_read"] == (
-                cheap.usage_metadata["input_tokens"] - prefilled(cheap)
-            )
-            run, everything = run + prefilled(cheap), everything + prefilled(full)
-            history.append(AIMessage(cheap.content))
-    assert run < everything / 2
-
-
-def test_five_turns_about_a_video_run_each_token_once(repository: Path) -> None:
-    """The dialogue of ``benchmarks/prefill.py``; the reference runs six times what is new."""
+@pytest.fixture(scope="module")
+def prefill(repository: Path) -> Any:
+    """``benchmarks/prefill.py``, which is no module of the package."""
     spec = importlib.util.spec_from_file_location("prefill", repository / "benchmarks" / "prefill.py")
     assert spec is not None and spec.loader is not None
-    benchmark = importlib.util.module_from_spec(spec)
-    sys.modules["prefill"] = benchmark  # dataclasses look their module up
-    spec.loader.exec_module(benchmark)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["prefill"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("dialogues", [6, pytest.param(50, marks=pytest.mark.slow)])
+def test_random_dialogues_are_the_same_with_and_without(prefill: Any, dialogues: int) -> None:
+    """On the bundled nano."""
+    found = prefill.compare(ChatVideoChat(), dialogues)
+    assert 2 * dialogues <= found.equal == found.replies
+    assert found.prefilled < found.prompt / 2
+
+
+def test_five_turns_about_a_video_run_each_token_once(prefill: Any) -> None:
+    """The reference runs six times what is new."""
     model = ChatVideoChat()
     model.engine.network.prefix_cache.clear()
-    costs = benchmark.measure(model)
-    for number, cost in enumerate(costs, start=1):
-        print(f"turn {number}: prompt {cost.prompt}, new {cost.new}, prefilled {cost.prefilled}")  # noqa: T201
+    costs = prefill.measure(model)
     assert len(costs) == 5
     assert sum(cost.prefilled for cost in costs) <= 1.1 * sum(cost.new for cost in costs)
     assert sum(cost.prompt for cost in costs) > 5 * sum(cost.new for cost in costs)
+
+
+def test_what_was_kept_is_counted_beside_what_was_run(model: ChatVideoChat) -> None:
+    for history in (["who?"], ["who?", "the ring", "why?"]):
+        reply = model.invoke([(HumanMessage, AIMessage)[n % 2](text) for n, text in enumerate(history)])
+        assert reply.usage_metadata is not None
+        read = reply.usage_metadata["input_token_details"]["cache_read"]
+        assert read + prefilled(reply) == reply.usage_metadata["input_tokens"]
+    assert read > 0
 
 
 def test_what_is_shared_ends_where_another_clip_begins(tiny_chat: Path) -> None:

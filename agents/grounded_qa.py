@@ -23,7 +23,6 @@ from langgraph.graph import START, StateGraph
 from videochat_tools.agents.state import GroundedState, from_plain_answer, from_plain_hit, plain
 from videochat_tools.answering import check_answer, not_found
 from videochat_tools.dialogue import question_to_ask, retrieval_query
-from videochat_tools.errors import ContextTooLongError
 from videochat_tools.tools import AskVideo
 from videochat_tools.types import Answer, SearchHit, TimeSpan
 from videochat_tools.video_library import DEFAULT_K
@@ -76,16 +75,8 @@ class _Steps:
         """The clips that the model looks at next, with as many earlier turns as fit beside them."""
         answerer = self.library.answerer(self.model)
         glance = self._glances(state)[state["glance"]]
-        history = state.get("messages", [])
-        while True:
-            try:
-                shown = answerer.choose(_asked(state), glance, history)
-                break
-            except ContextTooLongError:
-                if not history:
-                    raise
-                history = history[2:]  # the oldest question with its answer
-        return {"shown": [plain(clip) for clip in shown], "recalled": len(history), "glance": state["glance"] + 1}
+        shown, recalled = answerer.choose_first(_asked(state), glance, state.get("messages", []))
+        return {"shown": [plain(clip) for clip in shown], "recalled": len(recalled), "glance": state["glance"] + 1}
 
     def answer(self, state: GroundedState) -> GroundedState:
         """What the model says about them."""

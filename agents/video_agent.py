@@ -10,6 +10,8 @@ from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, ModelCallLimitMiddleware, ToolCallLimitMiddleware
 
 from videochat_tools.agents.citations import CheckedCitations
+from videochat_tools.agents.guided_brain import GuidedBrain
+from videochat_tools.chat_model import ChatVideoChat
 from videochat_tools.tools import VideoToolkit
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ def create_video_agent(
     answerer: BaseChatModel | None = None,
     frames: bool | None = None,
     check_citations: bool = True,
+    guided: bool | None = None,
     **options: Any,
 ) -> CompiledStateGraph[Any, Any, Any, Any]:
     """An agent that searches, watches and reads the videos of a library to answer.
@@ -74,10 +77,12 @@ def create_video_agent(
         frames: whether the agent has get_frames; by default where the ``profile`` of the brain says that it takes
             pictures in the results of tools.
         check_citations: take out of the final answer the times that no tool has looked at.
+        guided: lead the brain through its turn, as :class:`~videochat_tools.agents.guided_brain.GuidedBrain` says; by
+            default where it is a ``ChatVideoChat``, which watches clips but was never trained to use tools.
         **options: further ones of ``create_agent``, such as ``response_format`` and ``store``.
 
     Raises:
-        ValueError: a limit below 1.
+        ValueError: a limit below 1, or guidance for a brain that is no ``ChatVideoChat``.
     """
     if min(model_call_limit, tool_call_limit) < 1:
         raise ValueError(
@@ -94,6 +99,12 @@ def create_video_agent(
     ]
     if check_citations:
         checks.append(CheckedCitations())
+    if guided is None:
+        guided = isinstance(model, ChatVideoChat)
+    if guided:
+        if not isinstance(model, ChatVideoChat):
+            raise ValueError(f"only a ChatVideoChat can be guided, got a {type(model).__name__}; leave guided out")
+        checks.append(GuidedBrain(library))
     return create_agent(
         model,
         [*toolkit.get_tools(), *tools],

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from videochat_tools.chat_model import ChatVideoChat
 from videochat_tools.context import Budget, clip_messages, fit_clips, picture_messages, text_messages
+from videochat_tools.errors import ContextTooLongError
 from videochat_tools.retrievers.query import without_anchor, without_moment
 from videochat_tools.stills import take_stills
 from videochat_tools.types import SearchHit, uri_to_path
@@ -64,6 +65,23 @@ class Answerer(ABC):
         other = "\n".join([*(message.text for message in history), question])
         return fit_clips(clips, other, self._budget(TURN_TOKENS * (len(history) + 2), len(clips)))
 
+    def choose_first(
+        self, question: str, clips: Sequence[SearchHit], history: Sequence[BaseMessage]
+    ) -> tuple[list[SearchHit], list[BaseMessage]]:
+        """As :meth:`choose`, with as many of the last turns (question and answer) as fit beside the clips.
+
+        Raises:
+            ContextTooLongError: the question alone does not fit the model.
+        """
+        recalled = list(history)
+        while True:
+            try:
+                return self.choose(question, clips, recalled), recalled
+            except ContextTooLongError:
+                if not recalled:
+                    raise
+                recalled = recalled[2:]
+
     def answer(self, question: str, clips: Sequence[SearchHit], history: Sequence[BaseMessage] = ()) -> str:
         """What the model says about the chosen clips."""
         return self.chat.invoke(self.messages(question, clips, history)).text
@@ -100,10 +118,14 @@ class TokenAnswerer(Answerer):
             return [list(clips)]
         return [[clips[0]], *([clip] for clip in clips[1:MAX_GLANCES] if convinces(clip))]
 
+    @property
+    def watching(self) -> ChatVideoChat:
+        """The model with the library's kept tokens at hand."""
+        return self.chat if self.clip_source is None else self.chat.model_copy(update={"clip_source": self.clip_source})
+
     def answer(self, question: str, clips: Sequence[SearchHit], history: Sequence[BaseMessage] = ()) -> str:
         """What the model says about the chosen clips."""
-        chat = self.chat if self.clip_source is None else self.chat.model_copy(update={"clip_source": self.clip_source})
-        return chat.invoke(self.messages(question, clips, history)).text
+        return self.watching.invoke(self.messages(question, clips, history)).text
 
     def messages(
         self, question: str, clips: Sequence[SearchHit], history: Sequence[BaseMessage] = ()

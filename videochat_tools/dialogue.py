@@ -48,9 +48,9 @@ def retrieval_query(question: str, earlier_questions: Sequence[str] = ()) -> str
     """
     moved = _moves_on(question)
     if moved is not None and earlier_questions:
-        earlier = analyse(retrieval_query(earlier_questions[-1], earlier_questions[:-1]))
+        meant = analyse(retrieval_query(earlier_questions[-1], earlier_questions[:-1]))
         relation = (moved["relation"] or "after").lower()
-        return f"what happens {relation} {earlier.in_one_scene or earlier.text.rstrip('?!. ')}?"
+        return f"what happens {relation} {meant.in_one_scene or meant.text.rstrip('?!. ')}?"
     needed = [question.strip()]
     for earlier in reversed(earlier_questions):
         if not leans_back(needed[0]):

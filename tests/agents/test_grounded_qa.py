@@ -26,6 +26,7 @@ from videochat_tools.types import TimeSpan
 from videochat_tools.video_library import VideoLibrary
 
 World = tuple[VideoLibrary, list[dict[str, Any]]]
+BUMP = TimeSpan(5.0, 10.0)  # where the red circle bumps into the blue square in `meeting`
 GREEN = "what is seen while the screen is green?"
 
 
@@ -60,6 +61,14 @@ def test_options_filter_and_do_not_stay_for_the_next_turn(library: VideoLibrary)
 def test_what_it_cannot_take_is_an_error(library: VideoLibrary, asked: Any) -> None:
     with pytest.raises(ValueError, match="grounded QA needs a question"):
         create_grounded_qa(library).invoke(asked)
+
+
+def test_spans_and_history_are_taken_as_people_write_them(library: VideoLibrary) -> None:
+    qa = create_grounded_qa(library, model=Scripted(replies=["green"] * 2))
+    assert qa.invoke({"question": GREEN, "span": (1, 5)}).found
+    assert qa.invoke({"question": "what colour was it?", "history": [("user", GREEN), ("ai", "green")]}).found
+    with pytest.raises(ValueError, match="time span needs"):
+        qa.invoke({"question": GREEN, "span": (5, 1)})
 
 
 def test_the_steps_can_be_followed(library: VideoLibrary) -> None:
@@ -133,6 +142,19 @@ def test_the_nano_describes_clips_for_a_model_that_reads(world: World) -> None:
 # ------------------------------------------------------------------------------------------------------------- memory
 
 
+def test_who_bumps_the_square_and_what_colour_was_it(meeting: VideoLibrary) -> None:
+    qa = create_grounded_qa(meeting, checkpointer=InMemorySaver())
+    answers = [qa.invoke(asked, thread()) for asked in ("who bumps the square?", "what colour was it?")]
+    for answer in answers:
+        assert answer.found
+        assert answer.evidence[0].span.iou(BUMP) > 0.9
+    assert "red" in answers[1].text
+    after = qa.invoke("and then?", thread())
+    assert after.evidence[0].span.start == pytest.approx(BUMP.end, abs=0.2)
+    before = qa.invoke("what happened before that?", thread("2"))
+    assert not before.found  # another thread, in which nothing was asked before
+
+
 def test_a_follow_up_is_searched_with_what_it_leans_on(library: VideoLibrary) -> None:
     model = Scripted(replies=["it is green [00:02]", "green", "blue"])
     qa = create_grounded_qa(library, model=model, checkpointer=InMemorySaver())
@@ -178,12 +200,15 @@ from pathlib import Path
 from langgraph.checkpoint.sqlite import SqliteSaver
 from small_library import Scripted, open_small_library
 from videochat_tools.agents import create_grounded_qa, create_video_agent
+from videochat_tools import VideoLibrary
 from videochat_tools.testing import FakeClipWatcher
 
-folder, database = map(Path, sys.argv[1:])
+folder, database, world = map(Path, sys.argv[1:])
 library = open_small_library(folder, watcher=FakeClipWatcher())
 thread = {"configurable": {"thread_id": "1"}}
 with SqliteSaver.from_conn_string(str(database)) as saver:
+    nano = create_grounded_qa(VideoLibrary(world), checkpointer=saver)
+    print(nano.invoke("what colour was it?", {"configurable": {"thread_id": "nano"}}).evidence[0].span)
     model = Scripted(replies=["green [00:02]"])
     print(create_grounded_qa(library, model=model, checkpointer=saver).invoke("what colour was it?", thread).text)
     print([message.text for message in model.heard[0][1:3]])
@@ -195,7 +220,9 @@ with SqliteSaver.from_conn_string(str(database)) as saver:
 """
 
 
-def test_a_conversation_goes_on_in_another_process(library: VideoLibrary, colours: Path, tmp_path: Path) -> None:
+def test_a_conversation_goes_on_in_another_process(
+    library: VideoLibrary, meeting: VideoLibrary, colours: Path, tmp_path: Path
+) -> None:
     database = tmp_path / "conversations.db"
     with SqliteSaver.from_conn_string(str(database)) as saver:
         qa = create_grounded_qa(library, model=Scripted(replies=["it is green [00:02]"]), checkpointer=saver)
@@ -203,13 +230,15 @@ def test_a_conversation_goes_on_in_another_process(library: VideoLibrary, colour
         brain = Scripted(replies=[call("search_video", query="a green screen"), "It is green [00:02–00:04]."])
         agent = create_video_agent(brain, library, checkpointer=saver)
         agent.invoke({"messages": [("user", GREEN)]}, thread("agent"))
+        asked = create_grounded_qa(meeting, checkpointer=saver).invoke("who bumps the square?", thread("nano"))
     run = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(colours), str(database)],
+        [sys.executable, "-c", PROGRAM, str(colours), str(database), str(meeting.path)],
         capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
         env={"PYTHONPATH": f"{Path(__file__).parents[1]}:{Path(__file__).parents[2]}", "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    answer, earlier, agent_answer, heard = run.stdout.splitlines()
+    nano_span, answer, earlier, agent_answer, heard = run.stdout.splitlines()
+    assert nano_span == str(asked.evidence[0].span)
     assert answer == "green [00:02–00:04]"
     assert earlier == str([GREEN, "it is green [00:02–00:04]"])
     assert agent_answer == "It was green, as I said [00:02–00:04], not."

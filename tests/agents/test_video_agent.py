@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain.agents.middleware import AgentMiddleware
 from langchain_core.messages import AIMessage, AIMessageChunk, ToolMessage
+from openai_server import calls, openai_server, says
 from small_library import Scripted, call, open_small_library
 
 from videochat_tools.agents import create_video_agent
@@ -173,83 +171,58 @@ def test_without_langgraph_it_says_what_to_install() -> None:
 # ---------------------------------------------------------------------------------------------- a brain on the loopback
 
 
-class Brain(BaseHTTPRequestHandler):
-    """An OpenAI-compatible server that asks ask_video first and then repeats its answer."""
-
-    requests: list[dict[str, Any]]
-
-    def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.requests.append(request)
-        last = request["messages"][-1]
-        if last["role"] == "tool":
-            message = {"role": "assistant", "content": last["content"].splitlines()[0]}
-        else:
-            function = {"name": "ask_video", "arguments": json.dumps({"question": last["content"]})}
-            message = {
-                "role": "assistant",
-                "content": None,
-                "tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}],
-            }
-        reason = "tool_calls" if "tool_calls" in message else "stop"
-        common = {"id": "1", "created": 0, "model": request["model"]}
-        self.send_response(200)
-        if request.get("stream"):
-            self.send_header("Content-Type", "text/event-stream")
-            self.end_headers()
-            pieces = [message] if "tool_calls" in message else [{"content": word} for word in message["content"]]
-            for piece in [*pieces, {}]:
-                choice = {"index": 0, "delta": piece, "finish_reason": None if piece else reason}
-                chunk = {**common, "object": "chat.completion.chunk", "choices": [choice]}
-                self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
-            self.wfile.write(b"data: [DONE]\n\n")
-            return
-        self.send_header("Content-Type", "application/json")
-        self.end_headers()
-        choice = {"index": 0, "message": message, "finish_reason": reason}
-        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-        body = {**common, "object": "chat.completion", "choices": [choice], "usage": usage}
-        self.wfile.write(json.dumps(body).encode())
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
-
-
-@pytest.fixture
-def openai_brain() -> Iterator[Any]:
-    from langchain_openai import ChatOpenAI
-
-    Brain.requests = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Brain)
-    serving = threading.Thread(target=server.serve_forever, daemon=True)
-    serving.start()
-    url = f"http://127.0.0.1:{server.server_port}/v1"
-    yield ChatOpenAI(model="local-brain", base_url=url, api_key="none", max_retries=0, timeout=60)
-    server.shutdown()
-    server.server_close()
-    serving.join()
+def asks_first(request: dict[str, Any]) -> dict[str, Any]:
+    """A brain that asks ask_video first and then repeats its answer."""
+    last = request["messages"][-1]
+    if last["role"] == "tool":
+        return says(last["content"].splitlines()[0])
+    return calls("ask_video", question=last["content"])
 
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
-def test_a_brain_that_speaks_the_openai_protocol(world: World, openai_brain: Any) -> None:
+def test_a_brain_that_speaks_the_openai_protocol(world: World) -> None:
     library, questions = world
     (asked,) = [each for each in questions if each["type"] == "colour" and each["start"] > 0]
-    agent = create_video_agent(openai_brain, library)
-    assert ask(agent, asked["question"])[-1].text == f"Answer: {library.ask(asked['question']).text}"
-    offered = {each["function"]["name"]: each["function"] for each in Brain.requests[0]["tools"]}
+    with openai_server(asks_first) as server:
+        agent = create_video_agent(server.chat_model(), library)
+        assert ask(agent, asked["question"])[-1].text == f"Answer: {library.ask(asked['question']).text}"
+    offered = {each["function"]["name"]: each["function"] for each in server.requests[0]["tools"]}
     assert set(offered) == {"list_videos", "search_video", "ask_video", "watch_clip", "read_transcript"}
     assert offered["ask_video"]["parameters"]["required"] == ["question"]
 
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
-def test_its_words_are_streamed(library: VideoLibrary, openai_brain: Any) -> None:
-    agent = create_video_agent(openai_brain, library, answerer=Scripted(replies=["green [00:02]"]))
+def test_its_words_are_streamed(library: VideoLibrary) -> None:
     asked = {"messages": [("user", "a green screen")]}
-    stream = agent.stream(asked, stream_mode="messages")
-    words = [
-        message.text
-        for message, where in stream
-        if isinstance(message, AIMessageChunk) and where["langgraph_node"] == "model" and message.text
-    ]
+    with openai_server(asks_first) as server:
+        agent = create_video_agent(server.chat_model(), library, answerer=Scripted(replies=["green [00:02]"]))
+        stream = agent.stream(asked, stream_mode="messages")
+        words = [
+            message.text
+            for message, where in stream
+            if isinstance(message, AIMessageChunk) and where["langgraph_node"] == "model" and message.text
+        ]
     assert "".join(words) == "Answer: green [00:02–00:04]"
-    assert len(words) > 5
+    assert len(words) > 4
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_pictures_reach_it_as_pictures(library: VideoLibrary) -> None:
+    """Those of get_frames, and those that an answerer is shown."""
+
+    def looks_first(request: dict[str, Any]) -> dict[str, Any]:
+        last = request["messages"][-1]
+        if last["role"] == "tool" or not request.get("tools"):
+            return says("green [00:02]")
+        return calls("get_frames", video="colours.mp4", start=2.5)
+
+    profile = {"image_inputs": True, "image_tool_message": True}
+    with openai_server(looks_first) as server:
+        seeing = server.chat_model(profile=profile)
+        assert ask(create_video_agent(seeing, library))[-1].text == "green [00:02]"
+        assert library.ask("a green screen", model=seeing).found
+    told = [server.requests[1]["messages"][-1], server.requests[2]["messages"][-1]]
+    for message, count in zip(told, (1, 8), strict=True):
+        urls = [each["image_url"]["url"] for each in message["content"] if each["type"] == "image_url"]
+        assert len(urls) >= count
+        assert all(url.startswith("data:image/jpeg;base64,") for url in urls)

@@ -95,7 +95,8 @@ def test_an_anchor_may_be_something_said_and_so_may_what_follows() -> None:
 @pytest.mark.parametrize(
     "question",
     ["what happens after that?", "what happens after 00:42?", "does the ring spin before the star?",
-     "what is he after?", "the ring spins after the star moves", "which way does the ring go after it bumps into the star?"],
+     "what is he after?", "the ring spins after the star moves",
+     "which way does the ring go after it bumps into the star?"],
 )  # fmt: skip
 def test_what_names_nothing_to_move_from_is_no_anchor(question: str) -> None:
     assert analyse(question).anchor is None

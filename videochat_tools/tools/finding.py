@@ -123,7 +123,12 @@ class SearchVideo(VideoTool):
         hits = self.library.search(
             query, k=k, videos=videos, span=span, channels=CHANNELS if channel is None else (channel,)
         )
-        artifact = {"hits": [hit.to_dict() for hit in hits], "clips": [clip_entry(hit) for hit in hits]}
+        unknown = self.library.encoder.calibration.has_not_learned(content_words(analyse(query).described))
+        artifact = {
+            "hits": [hit.to_dict() for hit in hits],
+            "clips": [clip_entry(hit) for hit in hits],
+            "unknown_words": unknown,
+        }
         lines = bounded_lines(_hit_line(number, hit) for number, hit in enumerate(hits, start=1))
         if not hits:
             return f"Nothing found for {shortened(query)!r}. Try other words, or fewer limits.", artifact
@@ -132,8 +137,7 @@ class SearchVideo(VideoTool):
             lines.append(f"… {len(hits) - len(lines)} more are cut: ask with a smaller k or a window of time.")
         if not any(self.library.convinces(hit) for hit in hits):
             lines.append("None of them is a sure match: it may not be in the videos.")
-        calibration = self.library.encoder.calibration
-        if unknown := calibration.has_not_learned(content_words(analyse(query).described)):
+        if unknown:
             lines.append(f"The search has not learned what this looks like: {', '.join(unknown)}.")
         return "\n".join([title, *lines]), artifact
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,7 @@ NANO_ENCODER = Path(__file__).parent / "models" / "nano" / "retrieval"  # bundle
 CALIBRATION_FILE = "calibration.json"
 MAX_FEATURE_BYTES = 256 * 1024  # kept for a segment: 128 x 160 of the nano fit, 784 x 1024 of UMT-L do not
 
+Aggregation = Literal["mean", "max"]
 Vectors = npt.NDArray[np.float32]
 Features = npt.NDArray[np.float16]
 Clips = npt.NDArray[np.uint8]
@@ -229,12 +230,20 @@ def fingerprint_folder(folder: Path, patterns: Sequence[str] = _IDENTITY_FILES) 
     return digest.hexdigest()[:16]
 
 
-def load_encoder(model: str | Path | None = None, *, device: str | None = None) -> VideoEncoder:
+def load_encoder(
+    model: str | Path | None = None, *, device: str | None = None, aggregation: Aggregation | None = None
+) -> VideoEncoder:
     """The video encoder in a folder; without one, the nano that comes with the package.
 
     The folder holds a VideoChat2 stage-1 model, or a dual encoder of transformers (CLIP, SigLIP, SigLIP 2, X-CLIP).
 
+    Args:
+        model: the folder.
+        device: as torch names it; default is a GPU when there is one.
+        aggregation: of a stage-1 model, as :class:`VideoChat2Encoder` takes it.
+
     Raises:
+        ValueError: an aggregation for a dual encoder, which has one vector a clip.
         ModelLoadError: no folder, or no complete model of these kinds in it.
     """
     folder = NANO_ENCODER if model is None else Path(model)
@@ -243,7 +252,9 @@ def load_encoder(model: str | Path | None = None, *, device: str | None = None) 
     except (OSError, ValueError, TypeError, KeyError):
         kind = None  # whatever is wrong, loading says so
     if kind is None or str(kind).startswith("videochat"):
-        return VideoChat2Encoder(folder, device=device)
+        return VideoChat2Encoder(folder, device=device, aggregation=aggregation)
+    if aggregation is not None:
+        raise ValueError(f"aggregation={aggregation!r} is for VideoChat2 stage-1 models; {folder} holds a {kind} model")
     from videochat_tools.dual_encoders import DualEncoder
 
     return DualEncoder(folder, device=device)
@@ -253,21 +264,32 @@ class VideoChat2Encoder:
     """VideoChat2's stage-1 network: tower, Q-Former and the heads for similarity (ITC) and matching (ITM).
 
     The reference's similarity is the mean over the queries of their inner products with the text. That is the
-    inner product with the mean of the queries' unit vectors, so one vector a clip is exact. A model whose
-    configuration says ``aggregation="max"`` (as BLIP-2) goes by its best query: there every query is a row.
+    inner product with the mean of the queries' unit vectors, so one vector a clip is exact. With
+    ``aggregation="max"`` (as BLIP-2) the best query counts: there every query is a row.
     """
 
-    def __init__(self, model: str | Path, *, device: str | None = None, batch_size: int = 16) -> None:
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        device: str | None = None,
+        batch_size: int = 16,
+        aggregation: Aggregation | None = None,
+    ) -> None:
         """Load a folder that ``save_pretrained`` wrote.
 
         Args:
             model: the folder, with the processor beside the weights.
             device: as torch names it; default is a GPU when there is one.
             batch_size: clips that the Q-Former judges at a time.
+            aggregation: ``"mean"`` or ``"max"`` over the queries; default is what the model's configuration says.
 
         Raises:
+            ValueError: another aggregation.
             ModelLoadError: no such folder, not a stage-1 checkpoint, or weights missing in it.
         """
+        if aggregation not in (None, "mean", "max"):
+            raise ValueError(f"aggregation must be 'mean' or 'max', got {aggregation!r}")
         folder = Path(model)
         if not (folder / "config.json").is_file():
             raise ModelLoadError(
@@ -293,8 +315,11 @@ class VideoChat2Encoder:
         self._processor = VideoChat2Processor.from_pretrained(folder)
         config: Any = self._model.config
         vision = config.vision_config
+        aggregation = aggregation or config.aggregation
         self.fingerprint = fingerprint_folder(folder)
-        self.rows = 1 if config.aggregation == "mean" else int(config.qformer_config.num_query_tokens)
+        if aggregation != config.aggregation:
+            self.fingerprint += f"-{aggregation}"
+        self.rows = 1 if aggregation == "mean" else int(config.qformer_config.num_query_tokens)
         self.dimension = int(config.projection_dim)
         self.num_frames = int(vision.num_frames)
         self.frame_size = int(vision.image_size)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from langchain_core.embeddings import Embeddings
 
-from videochat_tools.embeddings import VideoEncoder, load_encoder
+from videochat_tools.embeddings import Aggregation, VideoEncoder, load_encoder
 from videochat_tools.errors import ModelLoadError, UnsupportedContentError
 from videochat_tools.library.clips import ClipShape, clip_batches
 from videochat_tools.library.sources import VIDEO_SUFFIXES
@@ -61,6 +61,7 @@ class VideoEmbeddings(Embeddings):
         *,
         encoder: VideoEncoder | None = None,
         device: str | None = None,
+        aggregation: Aggregation | None = None,
         batch_size: int = 8,
         backend: str = "pyav",
     ) -> None:
@@ -71,15 +72,18 @@ class VideoEmbeddings(Embeddings):
                 is the bundled nano.
             encoder: a loaded encoder in place of ``model``.
             device: as torch names it; default is a GPU when there is one.
+            aggregation: of a VideoChat2 stage-1 model: ``"mean"`` over the similarities of its queries, the protocol of
+                the released ones, or ``"max"``, their best; default is what its configuration says.
             batch_size: clips that are decoded and embedded at a time.
             backend: reader of the frames, as :func:`~videochat_tools.media.open_video` takes it.
         """
-        if encoder is not None and (model is not None or device is not None):
-            raise ValueError("give either a loaded encoder, or the model to load and its device")
+        if encoder is not None and (model, device, aggregation) != (None, None, None):
+            raise ValueError("give either a loaded encoder, or the model to load, its device and its aggregation")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.model = model
         self.device = device
+        self.aggregation = aggregation
         self.batch_size = batch_size
         self.backend = backend
         self._encoder = encoder
@@ -94,7 +98,7 @@ class VideoEmbeddings(Embeddings):
         """
         with self._loading:
             if self._encoder is None:
-                self._encoder = load_encoder(self.model, device=self.device)
+                self._encoder = load_encoder(self.model, device=self.device, aggregation=self.aggregation)
             return self._encoder
 
     @property

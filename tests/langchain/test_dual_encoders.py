@@ -202,6 +202,8 @@ def test_what_is_no_dual_encoder_is_refused(make_model: MakeModel, tmp_path: Pat
         DualEncoder(tmp_path)
     with pytest.raises(ModelLoadError, match="4 frames, not 8"):
         DualEncoder(make_model("xclip"), num_frames=8)
+    with pytest.raises(ValueError, match="stage-1 models; .* clip model"):
+        load_encoder(make_model("clip"), aggregation="max")
     folder = make_model("clip")
     tensors = load_file(folder / "model.safetensors")
     del tensors["text_projection.weight"]

@@ -91,6 +91,49 @@ def test_the_fingerprint_names_what_makes_the_vectors(
     assert VideoChat2Encoder(copy).fingerprint != encoder.fingerprint
 
 
+@pytest.mark.parametrize("aggregation", ["mean", "max"])
+def test_the_protocol_can_be_chosen_whatever_the_configuration_says(
+    make_model: Callable[..., Path], clips: np.ndarray, aggregation: str
+) -> None:
+    says = {name: load_encoder(make_model(aggregation=name)) for name in ("mean", "max")}
+    other = {"mean": "max", "max": "mean"}[aggregation]
+    chosen = load_encoder(make_model(aggregation=other), aggregation=aggregation)  # type: ignore[arg-type]
+    assert np.array_equal(chosen.embed_clips(clips).vectors, says[aggregation].embed_clips(clips).vectors)
+    assert chosen.fingerprint not in {each.fingerprint for each in says.values()}  # another space than its own default
+    assert load_encoder(make_model(), aggregation="mean").fingerprint == says["mean"].fingerprint
+    with pytest.raises(ValueError, match="'mean' or 'max', got 'sum'"):
+        load_encoder(make_model(), aggregation="sum")  # type: ignore[arg-type]
+
+
+def test_langchain_embeddings_keep_the_exact_protocol(make_model: Callable[..., Path], color_video: Path) -> None:
+    """An inner product of LangChain's vectors is the network's own similarity: over one vector a clip, or over all."""
+    import torch
+
+    from videochat_tools.library.clips import ClipShape, clip_batches
+    from videochat_tools.media import probe
+    from videochat_tools.models.videochat2 import VideoChat2ForRetrieval, VideoChat2Processor
+    from videochat_tools.types import TimeSpan
+    from videochat_tools.video_embeddings import VideoEmbeddings
+
+    folder = make_model()
+    model = VideoChat2ForRetrieval.from_pretrained(folder).eval()
+    processor = VideoChat2Processor.from_pretrained(folder)
+    shape, spans = ClipShape(4, 32), [TimeSpan(0, 3), TimeSpan(2, 6)]
+    (batch,) = clip_batches(probe(color_video), spans, [shape], batch_size=2)
+    with torch.inference_mode():
+        videos = model.video_embeds(model.encode_frames(processor.pixel_values(batch.clips[shape])))  # [2, Q, d]
+        texts = model.text_embeds(**processor.encode_texts(TEXTS))
+        each = torch.einsum("td,nqd->tnq", texts, videos).numpy()
+    names = [f"{color_video}#t=0,3", f"{color_video}#t=2,6"]
+    mean = VideoEmbeddings(folder)
+    queries = np.array([mean.embed_query(text) for text in TEXTS])
+    assert np.allclose(queries @ np.array(mean.embed_documents(names)).T, each.mean(axis=-1), atol=1e-5)
+    best = VideoEmbeddings(folder, aggregation="max")
+    assert np.allclose(text_similarity(queries, best.embed_document_rows(names)), each.max(axis=-1), atol=1e-5)
+    with pytest.raises(ValueError, match="either a loaded encoder"):
+        VideoEmbeddings(encoder=best.encoder, aggregation="max")
+
+
 def test_features_that_are_too_large_are_not_kept(make_model: Callable[..., Path], clips: np.ndarray) -> None:
     encoder = VideoChat2Encoder(make_model(patch_size=4, hidden_size=516))  # 256 tokens x 516 x 2 bytes > 256 KiB
     assert not encoder.keeps_features

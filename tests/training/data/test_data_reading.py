@@ -256,7 +256,7 @@ def test_parts_are_drawn_within_their_bounds() -> None:
     assert 0.75 <= round(min(ratios), 2) < 0.85 and 1.25 < max(ratios) < 1.35
     assert len({(top, left) for top, left, _, _ in boxes}) > 500
     # No part of such a shape is large enough: the centre, as wide as allowed.
-    assert crop_box(10, 1000, (0.9, 1.0), rng) == (0, 494, 10, 13)
+    assert crop_box(10, 1000, (0.9, 1.0), rng) == (0, 493, 10, 13)
 
 
 def test_half_of_the_clips_are_mirrored() -> None:

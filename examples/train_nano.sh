@@ -1,28 +1,29 @@
 #!/bin/sh
 # Make the nano from nothing: about three hours on two cores. Every stage takes up its run where it was stopped.
-#   sh examples/train_nano.sh [FOLDER] [SCALE] [BANK]
-# SCALE multiplies all times, BANK is how many clips are kept as the tower sees them: 0.01 and 200 make a rehearsal.
+#   sh examples/train_nano.sh [FOLDER] [SCALE] [SIZE]
+# SCALE multiplies all times: 0.01 makes a rehearsal. SIZE is half, nano or double, see training/recipe.py.
 # The stages of sight and of language need nothing of each other, so they run side by side.
 set -eu
 folder=${1:-runs/nano}
 scale=${2:-1}
-bank=${3:-12000}
+size=${3:-nano}
 python=${PYTHON:-python}
 minutes() { "$python" -c "print($1 * $scale)"; }
 
-"$python" -m videochat_tools.training.align --folder "$folder/align" --minutes "$(minutes 90)" --rate 0.4 &
+"$python" -m videochat_tools.training.align --folder "$folder/align" --minutes "$(minutes 85)" --rate 0.4 \
+    --size "$size" &
 sight=$!
-"$python" -m videochat_tools.training.instruct language --folder "$folder/language" --minutes "$(minutes 62)" \
-    --rate 0.3 --hold 0.6
+"$python" -m videochat_tools.training.instruct language --folder "$folder/language" --minutes "$(minutes 85)" \
+    --rate 0.4 --hold 0.6 --size "$size"
 wait "$sight"
-# The chat model starts from the tower as it is now; the retrieval heads go on beside it, with the tower frozen.
-"$python" -m videochat_tools.training.align --heads --start "$folder/align/state.pt" --folder "$folder/heads" \
-    --minutes "$(minutes 34)" --batch 64 --bank "$bank" --rate 0.45 &
-heads=$!
+# Both go on from the sight as it is now: one to find clips, one to talk about them.
+"$python" -m videochat_tools.training.align --start "$folder/align/state.pt" --folder "$folder/retrieval" \
+    --minutes "$(minutes 70)" --pictures 0 --busy 0 --rate 0.25 --size "$size" &
+retrieval=$!
 "$python" -m videochat_tools.training.instruct instruct --folder "$folder/chat" --align "$folder/align/state.pt" \
-    --language "$folder/language/state.pt" --minutes "$(minutes 70)" --bank "$bank" --rate 0.35 --hold 0.5
-wait "$heads"
-"$python" -m videochat_tools.training.bundle --align "$folder/heads/state.pt" --chat "$folder/chat/state.pt" \
-    --max-clips 1 --folder "$folder/nano"
+    --language "$folder/language/state.pt" --minutes "$(minutes 70)" --rate 0.35 --hold 0.5 --size "$size"
+wait "$retrieval"
+"$python" -m videochat_tools.training.bundle --align "$folder/retrieval/state.pt" --chat "$folder/chat/state.pt" \
+    --max-clips 1 --folder "$folder/nano" --size "$size"
 "$python" -m videochat_tools.evaluation.calibrate --retrieval "$folder/nano/retrieval"
 "$python" -m videochat_tools.evaluation.nano --retrieval "$folder/nano/retrieval" --chat "$folder/nano/chat"

@@ -35,7 +35,7 @@ from videochat_tools.training.clips import (
     watch_bank,
 )
 from videochat_tools.training.loop import Loop, LoopOptions, read_state
-from videochat_tools.training.recipe import SLOT_QUERIES, clip_format, retrieval_config
+from videochat_tools.training.recipe import NANO, SIZES, SLOT_QUERIES, Size, clip_format, retrieval_config
 from videochat_tools.training.slots import SlotHeads, TextHeads
 from videochat_tools.training.tokenizers import build_qformer_tokenizer
 from videochat_tools.training.warm_start import grow, read_folder, read_vocabulary
@@ -256,7 +256,14 @@ def settling_losses(
 
 
 def train_heads(
-    folder: Path, start: Path, options: LoopOptions, *, batch: int = 64, bank: int = 12_000, seed: int = 0
+    folder: Path,
+    start: Path,
+    options: LoopOptions,
+    *,
+    batch: int = 64,
+    bank: int = 12_000,
+    seed: int = 0,
+    size: Size = NANO,
 ) -> None:
     """Go on with the tower frozen, as the released stage 1: the Q-Former and its heads learn several times faster.
 
@@ -267,10 +274,11 @@ def train_heads(
         batch: Clips a step.
         bank: Clips that the tower watches once, at the start; their texts are drawn anew at every step.
         seed: Of the data.
+        size: Of the networks.
     """
     torch.manual_seed(seed)
     tokenizer = build_qformer_tokenizer()
-    network = VideoChat2ForRetrieval(retrieval_config(len(tokenizer)))
+    network = VideoChat2ForRetrieval(retrieval_config(len(tokenizer), size))
     network.set_attn_implementation("eager")
     model = AlignModel(network)
     model.load_state_dict(read_state(start))
@@ -301,6 +309,7 @@ def train_align(
     seed: int = 0,
     phases: Phases | None = None,
     start: Path | None = None,
+    size: Size = NANO,
 ) -> VideoChat2ForRetrieval:
     """Train stage 1 and leave the network in ``folder / 'retrieval'``.
 
@@ -309,7 +318,7 @@ def train_align(
     phases = phases or Phases()
     torch.manual_seed(seed)
     tokenizer = build_qformer_tokenizer()
-    network = VideoChat2ForRetrieval(retrieval_config(len(tokenizer)))
+    network = VideoChat2ForRetrieval(retrieval_config(len(tokenizer), size))
     network.set_attn_implementation("eager")
     model = AlignModel(network)
     if start is not None and start.is_dir():
@@ -344,6 +353,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1.0, help="factor on all learning rates")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", choices=SIZES, default="nano")
     parser.add_argument("--pictures", type=float, default=0.12, help="share of the time")
     parser.add_argument("--busy", type=float, default=0.15, help="share of the time")
     parser.add_argument("--heads", action="store_true", help="freeze the tower of --start, train the rest")
@@ -364,6 +374,7 @@ def main() -> None:
             batch=arguments.batch,
             bank=arguments.bank,
             seed=arguments.seed,
+            size=SIZES[arguments.size],
         )
         return
     train_align(
@@ -373,6 +384,7 @@ def main() -> None:
         seed=arguments.seed,
         phases=Phases(arguments.pictures, arguments.busy, arguments.settle),
         start=arguments.start,
+        size=SIZES[arguments.size],
     )
 
 

@@ -15,19 +15,19 @@ from videochat_tools.models.videochat2.modeling_videochat2 import (
     VideoChat2ForRetrieval,
 )
 from videochat_tools.training.loop import read_state
-from videochat_tools.training.recipe import chat_config, retrieval_config, vision_config
+from videochat_tools.training.recipe import NANO, SIZES, Size, chat_config, retrieval_config, vision_config
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
 
 __all__ = ["bundle_chat", "bundle_retrieval"]
 
-NANO = Path(__file__).parents[1] / "models" / "nano"
+BUNDLED = Path(__file__).parents[1] / "models" / "nano"
 MAX_TEXT = 64  # WordPieces
 
 
-def bundle_retrieval(state: Path, folder: Path) -> None:
+def bundle_retrieval(state: Path, folder: Path, size: Size = NANO) -> None:
     """Write the stage-1 network from a checkpoint of :mod:`videochat_tools.training.align`."""
     tokenizer = build_qformer_tokenizer(MAX_TEXT)
-    network = VideoChat2ForRetrieval(retrieval_config(len(tokenizer)))
+    network = VideoChat2ForRetrieval(retrieval_config(len(tokenizer), size))
     _load(network, state, "network.")
     options = ProcessorOptions(
         image_size=vision_config().image_size,
@@ -40,11 +40,11 @@ def bundle_retrieval(state: Path, folder: Path) -> None:
     _save(network, VideoChat2Processor(None, tokenizer, options), folder)
 
 
-def bundle_chat(state: Path, folder: Path, *, max_clips: int = 3) -> None:
+def bundle_chat(state: Path, folder: Path, *, max_clips: int = 3, size: Size = NANO) -> None:
     """Write the chat network from a checkpoint of :mod:`videochat_tools.training.instruct`."""
     pieces = build_qformer_tokenizer(MAX_TEXT)
     words = build_llm_tokenizer()
-    network = VideoChat2ForConditionalGeneration(chat_config(len(pieces), len(words)))
+    network = VideoChat2ForConditionalGeneration(chat_config(len(pieces), len(words), size))
     _load(network, state, "network.")
     options = ProcessorOptions(
         image_size=vision_config().image_size,
@@ -81,13 +81,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--align", type=Path, help="state.pt of the align stage")
     parser.add_argument("--chat", type=Path, help="state.pt of the instruct stage")
-    parser.add_argument("--folder", type=Path, default=NANO)
+    parser.add_argument("--folder", type=Path, default=BUNDLED)
     parser.add_argument("--max-clips", type=int, default=3)
+    parser.add_argument("--size", choices=SIZES, default="nano")
     arguments = parser.parse_args()
     if arguments.align:
-        bundle_retrieval(arguments.align, arguments.folder / "retrieval")
+        bundle_retrieval(arguments.align, arguments.folder / "retrieval", SIZES[arguments.size])
     if arguments.chat:
-        bundle_chat(arguments.chat, arguments.folder / "chat", max_clips=arguments.max_clips)
+        size = SIZES[arguments.size]
+        bundle_chat(arguments.chat, arguments.folder / "chat", max_clips=arguments.max_clips, size=size)
 
 
 if __name__ == "__main__":

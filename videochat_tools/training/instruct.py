@@ -28,11 +28,11 @@ from videochat_tools.training.batches import (
     by_length,
     encode_conversations,
 )
-from videochat_tools.training.clips import watch_bank
+from videochat_tools.training.clips import draw_clip, to_pixels, watch_bank
 from videochat_tools.training.conversations import Conversation, binding_drill, converse, copy_drill, transcript_drill
 from videochat_tools.training.copying import start_with_copying
 from videochat_tools.training.loop import Loop, LoopOptions, read_state
-from videochat_tools.training.recipe import SLOT_QUERIES, chat_config, clip_format
+from videochat_tools.training.recipe import NANO, SIZES, SLOT_QUERIES, Size, chat_config, clip_format
 from videochat_tools.training.slots import SlotHeads
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
 from videochat_tools.training.warm_start import grow, read_folder, read_vocabulary
@@ -42,7 +42,7 @@ __all__ = ["INSTRUCTION", "start_chat_model", "train_instruct", "train_language"
 
 log = logging.getLogger(__name__)
 
-_SLOT_WEIGHT = 0.03  # of the slot loss, a sum of ten cross-entropies; the loss of answers is about 0.1
+_SLOT_WEIGHT = 0.06  # of the slot loss, a sum of ten cross-entropies; the loss of answers is about 0.1
 _CHOICE, _CHOICE_SHARE = ChoicePrompt(), 0.1  # what the Q-Former reads where MVBench asks, and how often here
 _GROWN_LAYERS = (0, 1, 3, 5)  # where the four layers of an older nano go among six
 _EXTRA_CLIPS = (0.94, 0.05, 0.01)  # how often a conversation is about one, two or three clips
@@ -74,7 +74,13 @@ def _told_scene(rng: Random) -> Scene:
 
 
 def train_language(
-    folder: Path, options: LoopOptions, *, batch: int = 32, seed: int = 0, start: Path | None = None
+    folder: Path,
+    options: LoopOptions,
+    *,
+    batch: int = 32,
+    seed: int = 0,
+    start: Path | None = None,
+    size: Size = NANO,
 ) -> None:
     """Text alone. Leaves its checkpoint in ``folder`` for :func:`train_instruct`.
 
@@ -82,7 +88,7 @@ def train_language(
     """
     torch.manual_seed(seed)
     tokenizer = build_llm_tokenizer()
-    config = chat_config(1, len(tokenizer))
+    config = chat_config(1, len(tokenizer), size)
     config.text_config._attn_implementation = CAUSAL_MATMUL
     network = VideoChat2ForConditionalGeneration(config)
     model = network.language_model
@@ -115,16 +121,17 @@ def language_loss(
 
 
 def start_chat_model(
-    align: Mapping[str, Tensor] | None, language: Mapping[str, Tensor] | None
+    align: Mapping[str, Tensor] | None, language: Mapping[str, Tensor] | None, size: Size = NANO
 ) -> VideoChat2ForConditionalGeneration:
     """The chat network with the tower and Q-Former of stage 1 and the schooled language model.
 
     Args:
         align: Tensors of an ``AlignModel``; its per-frame embedding is dropped, as in the released stage 2.
         language: Tensors of a language model.
+        size: Of the networks.
     """
     words, pieces = build_llm_tokenizer(), build_qformer_tokenizer()
-    model = VideoChat2ForConditionalGeneration(chat_config(len(pieces), len(words)))
+    model = VideoChat2ForConditionalGeneration(chat_config(len(pieces), len(words), size))
     if align is not None:
         for part in ("vision_encoder", "vision_layernorm", "qformer"):
             model.get_submodule(part).load_state_dict(_below(align, f"network.{part}."))
@@ -202,9 +209,9 @@ def instruct_loss(
     loss = total.mean() + _SLOT_WEIGHT * slots
     values: dict[str, float | Tensor] = {**total.right(), "slots": slots, **held}
     if text_rows:
-        kept, _ = language_loss(model.language_model, words, language_conversations(rng, text_rows, 0.2))
+        kept, _ = language_loss(model.language_model, words, language_conversations(rng, text_rows, 0.3))
         values["text_loss"] = kept
-        loss = loss + 0.25 * kept
+        loss = loss + 0.35 * kept
     return loss, values
 
 
@@ -217,9 +224,10 @@ def train_instruct(
     clips: int = 24,
     rows: int = 24,
     text_rows: int = 6,
-    bank: int = 6_000,
+    bank: int = 0,
     seed: int = 0,
     start: Path | None = None,
+    size: Size = NANO,
 ) -> VideoChat2ForConditionalGeneration:
     """Stages 2 and 3; leaves the network in ``folder / 'chat'``.
 
@@ -229,15 +237,17 @@ def train_instruct(
         language: Checkpoint of :func:`train_language`.
         options: Time and rates.
         clips: Clips a step.
-        bank: Clips that the frozen tower watches once, at the start; the questions are new at every step.
+        bank: Clips that the frozen tower watches once, at the start; the questions are new at every step. 0: clips are
+            new at every step too, and the tower learns with the rest, as in the released stages 2 and 3.
         rows: Conversations about them a step.
         text_rows: Conversations of text alone a step.
         seed: Of data and new weights.
         start: State of another run of this stage to begin with.
+        size: Of the networks.
     """
     torch.manual_seed(seed)
     seen = read_state(align)
-    model = start_chat_model(seen, None if language is None else read_state(language))
+    model = start_chat_model(seen, None if language is None else read_state(language), size)
     trained = InstructModel(model)
     trained.slots.load_state_dict(_below(seen, "slots."))
     if start is not None:
@@ -246,19 +256,26 @@ def train_instruct(
     model.vision_encoder.set_attn_implementation("eager")
     model.qformer.set_attn_implementation("eager")
     model.language_model.set_attn_implementation(CAUSAL_MATMUL)
-    for part in (model.vision_encoder, model.vision_layernorm):
-        part.requires_grad_(False)
-    features, scenes = watch_bank(model, clip_format(model.config.vision_config), bank, seed)
-    log.info("the tower has watched %d clips", len(scenes))
+    form = clip_format(model.config.vision_config)
+    if bank:
+        for part in (model.vision_encoder, model.vision_layernorm):
+            part.requires_grad_(False)
+        features, scenes = watch_bank(model, form, bank, seed)
+        log.info("the tower has watched %d clips", len(scenes))
     loop = Loop(trained, folder, options)
     trained.train()
     for step in loop:
         rng = Random(f"instruct {seed} {step}")
-        places = rng.sample(range(len(scenes)), clips)
-        shown = [replace(scenes[place]) for place in places]  # copies: their facts are not to be kept
-        loss, values = instruct_loss(
-            trained, (words, pieces), rng, features[places], shown, rows=rows, text_rows=text_rows
-        )
+        if bank:
+            places = rng.sample(range(len(scenes)), clips)
+            vision = features[places]
+            shown = [replace(scenes[place]) for place in places]  # copies: their facts are not to be kept
+        else:
+            drawn = [draw_clip(rng, form) for _ in range(clips)]
+            with torch.autocast("cpu", torch.bfloat16):
+                vision = model.encode_frames(to_pixels(drawn, form))
+            shown = [clip.scene for clip in drawn]
+        loss, values = instruct_loss(trained, (words, pieces), rng, vision, shown, rows=rows, text_rows=text_rows)
         loop.update(loss, values)
     model.save_pretrained(folder / "chat")
     return model
@@ -275,17 +292,21 @@ def main() -> None:
     parser.add_argument(
         "--start", type=Path, help="language: folder of a chat model; instruct: state.pt of another run to begin with"
     )
-    parser.add_argument("--bank", type=int, default=6_000, help="clips that the tower watches")
+    parser.add_argument("--bank", type=int, default=0, help="clips that a frozen tower watches")
+    parser.add_argument("--text-rows", type=int, default=8, help="instruct: rows of text alone in a step")
     parser.add_argument("--hold", type=float, default=0.45, help="share of the time at the full rate")
     parser.add_argument("--rate", type=float, default=1.0, help="factor on all learning rates")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", choices=SIZES, default="nano")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
     options = LoopOptions(arguments.minutes, hold=arguments.hold).scaled(arguments.rate)
     if arguments.stage == "language":
-        train_language(arguments.folder, options, seed=arguments.seed, start=arguments.start)
+        train_language(
+            arguments.folder, options, seed=arguments.seed, start=arguments.start, size=SIZES[arguments.size]
+        )
     elif arguments.align is None:
         parser.error("instruct goes on from the align stage: give its state.pt with --align")
     else:
@@ -295,8 +316,10 @@ def main() -> None:
             arguments.language,
             options,
             bank=arguments.bank,
+            text_rows=arguments.text_rows,
             seed=arguments.seed,
             start=arguments.start,
+            size=SIZES[arguments.size],
         )
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
 from transformers import LlamaConfig
 
 from videochat_tools.models.videochat2.configuration_videochat2 import (
@@ -14,8 +18,11 @@ from videochat_tools.models.videochat2.image_processing import CLIP_MEAN, CLIP_S
 from videochat_tools.training.clips import ClipFormat
 
 __all__ = [
+    "NANO",
     "SCENE_QUERIES",
+    "SIZES",
     "SLOT_QUERIES",
+    "Size",
     "chat_config",
     "clip_format",
     "qformer_config",
@@ -27,13 +34,44 @@ SLOT_QUERIES = 16  # hold one object or one event each, see :mod:`videochat_tool
 SCENE_QUERIES = 8  # free to hold the whole scene, which a full caption is about
 
 
-def vision_config() -> VideoChat2VisionConfig:
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The dial: everything that grows with it. Widths are multiples of 32 a head.
+
+    Attributes:
+        width: Of the tower and the Q-Former; their hidden layers have three times as much.
+        vision_layers: Of the tower.
+        qformer_layers: Of the Q-Former, which all read the video.
+        language_width: Of the language model; its hidden layers have 8/3 times as much.
+        language_layers: Of the language model. Finding an event, its place in time, the other event and its doer is a
+            chain of as many steps.
+    """
+
+    width: int
+    vision_layers: int
+    qformer_layers: int
+    language_width: int
+    language_layers: int
+
+
+NANO = Size(width=160, vision_layers=4, qformer_layers=3, language_width=192, language_layers=6)
+SIZES: Mapping[str, Size] = MappingProxyType(
+    {
+        "half": Size(width=96, vision_layers=3, qformer_layers=2, language_width=128, language_layers=4),
+        "nano": NANO,
+        "double": Size(width=224, vision_layers=6, qformer_layers=4, language_width=288, language_layers=8),
+    }
+)
+"""By name, for the command lines; "nano" is what ships."""
+
+
+def vision_config(size: Size = NANO) -> VideoChat2VisionConfig:
     """64 x 64 pixels, 8 frames, 4 x 4 tokens a frame; the stem sees three frames, so that motion is in every token."""
     return VideoChat2VisionConfig(
-        hidden_size=160,
-        num_hidden_layers=4,
-        num_attention_heads=5,
-        intermediate_size=480,
+        hidden_size=size.width,
+        num_hidden_layers=size.vision_layers,
+        num_attention_heads=size.width // 32,
+        intermediate_size=3 * size.width,
         hidden_act="relu",
         image_size=64,
         patch_size=16,
@@ -45,14 +83,14 @@ def vision_config() -> VideoChat2VisionConfig:
     )
 
 
-def qformer_config(vocabulary: int, *, queries: int, extra: int) -> VideoChat2QFormerConfig:
-    """Three layers that all read the video; no dropout, since no clip is ever seen twice."""
+def qformer_config(vocabulary: int, *, queries: int, extra: int, size: Size = NANO) -> VideoChat2QFormerConfig:
+    """Every layer reads the video; no dropout, since no clip is ever seen twice."""
     return VideoChat2QFormerConfig(
         vocab_size=vocabulary,
-        hidden_size=160,
-        num_hidden_layers=3,
-        num_attention_heads=5,
-        intermediate_size=480,
+        hidden_size=size.width,
+        num_hidden_layers=size.qformer_layers,
+        num_attention_heads=size.width // 32,
+        intermediate_size=3 * size.width,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         drop_path_rate=0.0,
@@ -63,11 +101,11 @@ def qformer_config(vocabulary: int, *, queries: int, extra: int) -> VideoChat2QF
     )
 
 
-def retrieval_config(vocabulary: int) -> VideoChat2RetrievalConfig:
+def retrieval_config(vocabulary: int, size: Size = NANO) -> VideoChat2RetrievalConfig:
     """Stage 1. No captioning loss: the attribute probes of :mod:`videochat_tools.training.align` do its work."""
     return VideoChat2RetrievalConfig(
-        vision_config=vision_config(),
-        qformer_config=qformer_config(vocabulary, queries=SLOT_QUERIES + SCENE_QUERIES, extra=0),
+        vision_config=vision_config(size),
+        qformer_config=qformer_config(vocabulary, queries=SLOT_QUERIES + SCENE_QUERIES, extra=0, size=size),
         projection_dim=96,
         temporal_embed_frames=8,
         aggregation="max",  # a text is about one object, one event or the whole scene, and one query holds it
@@ -75,21 +113,18 @@ def retrieval_config(vocabulary: int) -> VideoChat2RetrievalConfig:
     )
 
 
-def chat_config(qformer_vocabulary: int, llm_vocabulary: int) -> VideoChat2Config:
-    """Stages 2 and 3. Six LLaMA layers: finding an event, its place in time, the other event and its doer is a chain.
-
-    Input and output embeddings are tied, so that what is learned about copying one word holds for all.
-    """
+def chat_config(qformer_vocabulary: int, llm_vocabulary: int, size: Size = NANO) -> VideoChat2Config:
+    """Stages 2 and 3. Input and output embeddings are tied: what is learned about copying one word holds for all."""
     return VideoChat2Config(
-        vision_config=vision_config(),
-        qformer_config=qformer_config(qformer_vocabulary, queries=SLOT_QUERIES, extra=SCENE_QUERIES),
+        vision_config=vision_config(size),
+        qformer_config=qformer_config(qformer_vocabulary, queries=SLOT_QUERIES, extra=SCENE_QUERIES, size=size),
         text_config=LlamaConfig(
             vocab_size=llm_vocabulary,
-            hidden_size=192,
-            intermediate_size=512,
-            num_hidden_layers=6,
-            num_attention_heads=6,
-            num_key_value_heads=6,
+            hidden_size=size.language_width,
+            intermediate_size=size.language_width // 12 * 32,
+            num_hidden_layers=size.language_layers,
+            num_attention_heads=size.language_width // 32,
+            num_key_value_heads=size.language_width // 32,
             max_position_embeddings=1024,
             rms_norm_eps=1e-6,
             bos_token_id=1,

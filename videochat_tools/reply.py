@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from videochat_tools.engine import ReplySettings
+from videochat_tools.errors import ContextTooLongError
 from videochat_tools.models.modeling_chat import CACHE_NAME
 from videochat_tools.prefix_cache import Place
 
@@ -77,6 +78,31 @@ class Reply:
     def __iter__(self) -> Iterator[str]:
         with closing(self._tokens()) as tokens:  # what was run is kept, however early somebody stops listening
             yield from self._pieces(tokens)
+
+    def loss_of(self, text: str) -> tuple[float, bool]:
+        """How unlikely a text is as this reply. Nothing is made or kept.
+
+        Returns:
+            The mean negative log-likelihood of its tokens (natural logarithm), and whether each of them is the
+            likeliest at its place, so that a greedy reply begins like this.
+
+        Raises:
+            ContextTooLongError: The text does not fit the model after the prompt.
+        """
+        network = self._network
+        ids = network.token_ids(text)
+        if len(self._prompt.ids) + len(ids) > network.context_tokens:
+            raise ContextTooLongError(
+                f"prompt and answer have {len(self._prompt.ids)} and {len(ids)} tokens, but the model takes "
+                f"{network.context_tokens}; drop earlier turns or clips"
+            )
+        wanted = torch.tensor(ids, device=network.device)
+        with torch.inference_mode(), network.running:
+            answer = network.model.embed_prompt(wanted[None], None, None)
+            embeds = torch.cat([self._prompt.embeddings(network.model, 0), answer], dim=1)
+            logits = network.model(inputs_embeds=embeds, use_cache=False, logits_to_keep=len(ids) + 1).logits[0, :-1]
+            loss = torch.nn.functional.cross_entropy(logits.float(), wanted)
+        return float(loss), bool((logits.argmax(-1) == wanted).all())
 
     def _pieces(self, tokens: Iterator[int]) -> Iterator[str]:
         guide, network = self._guide, self._network

@@ -10,7 +10,7 @@ text                   ``"…"``, ``{"type": "text", "text": …}``; the words o
 video, image           ``url`` (``file://``, plain path, ``data:``, ``http(s)://`` where allowed), ``base64`` with
                        ``mime_type``, ``file_id``
 older forms            ``image_url``, ``video_url``, ``media``, ``source_type``, ``file`` with a video or image type
-``extras`` of a video  ``start``, ``end`` (seconds), ``num_frames``, ``caption`` (words beside the clip)
+``extras`` of a video  ``start``, ``end`` (seconds or mm:ss), ``num_frames``, ``caption`` (words beside the clip)
 =====================  ============================================================================
 """
 
@@ -23,6 +23,7 @@ import string
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -36,7 +37,7 @@ from videochat_tools.context import neutral_text
 from videochat_tools.errors import UnsupportedContentError
 from videochat_tools.remote_media import RemoteHosts, check_host
 from videochat_tools.tool_calling import call_text
-from videochat_tools.types import parse_media_fragment, uri_to_path
+from videochat_tools.types import parse_media_fragment, parse_timecode, uri_to_path
 
 Role = Literal["system", "human", "assistant"]
 
@@ -134,7 +135,7 @@ def _visual(block: dict[str, Any], remote: RemoteHosts) -> Visual:
     allowed = CLIP_OPTIONS if kind == "video" else ("caption",)
     if unknown := sorted(set(extras) - {*allowed, *_FOREIGN_OPTIONS}):
         warnings.warn(
-            f"extras of a {kind} block that nothing is made of: {', '.join(unknown)}; it takes {', '.join(allowed)}",
+            f"extras of this {kind} block that change nothing: {', '.join(unknown)}; it takes {', '.join(allowed)}",
             stacklevel=2,
         )
     options = {key: extras.get(key, block.get(key)) for key in allowed}
@@ -229,16 +230,21 @@ def _decode(data: object) -> bytes:
 
 
 def _seconds(options: Mapping[str, Any], name: str) -> float | None:
-    value = options.get(name)
+    value = given = options.get(name)
+    if isinstance(value, str):  # as prompt templates fill it in
+        with suppress(ValueError):
+            value = parse_timecode(value) if ":" in value else float(value)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value < 0:
-        raise UnsupportedContentError(f"{name} must be a time in seconds of at least 0, got {value!r}")
+        raise UnsupportedContentError(f"{name} must be a time in seconds of at least 0, or mm:ss, got {given!r}")
     return float(value)
 
 
 def _frames(options: Mapping[str, Any]) -> int | None:
     value = options.get("num_frames")
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= value <= MAX_FRAMES:

@@ -65,6 +65,8 @@ def fetch(url: str, hosts: RemoteHosts) -> bytes:
         raise MediaNotFoundError(f"{url} cannot be fetched: {error.code} {error.reason}; check the address") from None
     except urllib.error.URLError as error:
         raise MediaNotFoundError(f"{url} cannot be fetched: {error.reason}; check the address") from None
+    except TimeoutError:
+        raise UnreadableMediaError(f"{url} sent nothing for {STALL_SECONDS} s; download it and pass its path") from None
     except (OSError, HTTPException) as error:
         reason = str(error) or type(error).__name__
         raise UnreadableMediaError(f"{url} ended early ({reason}); download it and pass its path") from error

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import threading
-import time
-from collections.abc import Callable, Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from langchain_core.caches import InMemoryCache
+from asking import ask, video_tokens
 from langchain_core.language_models import BaseChatModel, GenericFakeChatModel
 from langchain_core.load import dumpd, load
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
 from langchain_core.messages.content import create_image_block, create_video_block
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.rate_limiters import BaseRateLimiter
 from PIL import Image
-from pydantic import ValidationError
 from tiny_model import make_tiny_chat_model
 
 from videochat_tools.chat_model import ChatVideoChat
 from videochat_tools.content import read_messages
 from videochat_tools.errors import (
-    ContextTooLongError,
-    MediaNotFoundError,
-    ModelLoadError,
-    NoVideoStreamError,
-    UnreadableMediaError,
     UnsupportedContentError,
 )
 from videochat_tools.generation import render_turns
@@ -42,24 +31,10 @@ from videochat_tools.models.videochat2 import ProcessorOptions, VideoChat2Proces
 CLIP_TOKENS = 6
 
 
-@pytest.fixture
-def model(tiny_chat: Path) -> ChatVideoChat:
-    return ChatVideoChat(model=str(tiny_chat), max_tokens=16)
-
-
-def ask(block: dict[str, Any] | None, question: str = "what is it?") -> list[BaseMessage]:
-    return [HumanMessage([*([] if block is None else [block]), {"type": "text", "text": question}])]
-
-
-def video_tokens(message: BaseMessage) -> int:
-    assert isinstance(message, AIMessage) and message.usage_metadata is not None
-    return int(message.usage_metadata["input_token_details"]["video"])  # type: ignore[typeddict-item]
-
-
 def test_a_video_takes_part_in_the_answer(model: ChatVideoChat, color_video: Path) -> None:
     red = model.invoke(ask(create_video_block(url=str(color_video), start=0.0, end=1.9)))
     blue = model.invoke(ask(create_video_block(url=color_video.as_uri(), start=4.1, end=6.0)))
-    unseen = model.invoke(ask(None))
+    unseen = model.invoke(ask())
     assert red.content and red.content != blue.content
     assert video_tokens(red) == CLIP_TOKENS and video_tokens(unseen) == 0
     assert model.invoke(ask(create_video_block(url=f"{color_video.as_uri()}#t=0,1.9"))).content == red.content
@@ -97,7 +72,7 @@ def test_several_visuals_in_one_conversation(model: ChatVideoChat, color_video: 
     video = create_video_block(url=str(color_video))
     reply = model.invoke([
         HumanMessage([video, create_image_block(url=str(tmp_path / "red.png")), video]),
-        *ask(None, "are they the same?"),
+        *ask(question="are they the same?"),
     ])  # fmt: skip
     assert video_tokens(reply) == 3 * CLIP_TOKENS
 
@@ -166,23 +141,6 @@ def test_streaming_gives_the_same_reply_piece_by_piece(model: ChatVideoChat, col
     assert len([chunk for chunk in chunks if chunk.usage_metadata]) == 1
 
 
-async def test_the_event_loop_stays_free(model: ChatVideoChat) -> None:
-    model.invoke("hello")  # loads the weights
-    waits: list[float] = []
-
-    async def tick() -> None:
-        for _ in range(5):
-            start = time.monotonic()
-            await asyncio.sleep(0.001)
-            waits.append(time.monotonic() - start)
-
-    ticking = asyncio.create_task(tick())
-    chunks = [chunk async for chunk in model.astream("hello")]
-    assert waits  # the other task ran between the pieces
-    await ticking
-    assert "".join(str(chunk.content) for chunk in chunks) == (await model.ainvoke("hello")).content
-
-
 def test_greedy_is_reproducible_and_so_is_a_seed(model: ChatVideoChat) -> None:
     def reply(**settings: Any) -> str:
         return str(model.invoke("tell me", **settings).content)
@@ -211,18 +169,6 @@ def test_the_length_of_a_reply_is_bounded(model: ChatVideoChat) -> None:
     assert reply.response_metadata["model_provider"] == "videochat"
 
 
-def test_a_conversation_that_does_not_fit_is_an_error(model: ChatVideoChat) -> None:
-    with pytest.raises(ContextTooLongError, match="takes 512"):
-        model.invoke("what? " * 400)
-
-
-def test_a_reply_ends_where_the_context_ends(tmp_path: Path) -> None:
-    folder = make_tiny_chat_model(tmp_path / "chat", context_tokens=40)
-    reply = ChatVideoChat(model=str(folder)).invoke("hello")
-    assert reply.usage_metadata is not None
-    assert reply.usage_metadata["total_tokens"] == 40
-
-
 def test_a_library_segment_is_answered_from_its_kept_tokens(model: ChatVideoChat, color_video: Path) -> None:
     pictures = np.random.default_rng(0).integers(0, 255, (1, 4, 32, 32, 3), np.uint8)
     tokens = model.engine.watch(pictures)[0]
@@ -238,66 +184,9 @@ def test_a_library_segment_is_answered_from_its_kept_tokens(model: ChatVideoChat
 
     before = frames_decoded_total()
     reply = model.model_copy(update={"clip_source": source}).invoke(ask(block))
-    assert reply.content != model.invoke(ask(None)).content
+    assert reply.content != model.invoke(ask()).content
     assert asked == ["file:///a.mp4#t=4,9"]
     assert frames_decoded_total() == before
-
-
-def test_bad_files_are_told_apart(
-    model: ChatVideoChat, color_video: Path, tmp_path: Path, write_video: Callable[..., Path]
-) -> None:
-    (tmp_path / "empty.mp4").touch()
-    (tmp_path / "text.mp4").write_text("not a video")
-    for name, error in (("missing.mp4", MediaNotFoundError), ("empty.mp4", UnreadableMediaError)):
-        with pytest.raises(error, match=name):
-            model.invoke(ask(create_video_block(url=str(tmp_path / name))))
-    with pytest.raises(UnreadableMediaError):
-        model.invoke(ask(create_video_block(url=str(tmp_path / "text.mp4"))))
-    with pytest.raises(UnreadableMediaError, match="no readable picture"):
-        model.invoke(ask(create_image_block(url=str(tmp_path / "text.mp4"))))
-    with pytest.raises(MediaNotFoundError, match=r"missing\.png"):
-        model.invoke(ask(create_image_block(url=str(tmp_path / "missing.png"))))
-    with pytest.raises(UnsupportedContentError, match=r"6\.0 s long"):
-        model.invoke(ask(create_video_block(url=str(color_video), start=7.0)))
-    with pytest.raises(UnsupportedContentError, match="give start and end within it"):
-        model.invoke(ask(create_video_block(url=str(color_video), start=1.0, end=70.0)))
-
-
-def test_sound_alone_is_no_video(model: ChatVideoChat, tmp_path: Path) -> None:
-    import wave
-
-    with wave.open(str(tmp_path / "tone.wav"), "wb") as file:
-        file.setparams((1, 2, 8000, 0, "NONE", ""))
-        file.writeframes(b"\0\1" * 800)
-    with pytest.raises(NoVideoStreamError, match=r"tone\.wav"):
-        model.invoke(ask(create_video_block(url=str(tmp_path / "tone.wav"))))
-
-
-def test_models_that_cannot_be_loaded(tmp_path: Path, tiny_chat: Path) -> None:
-    with pytest.raises(ModelLoadError, match=r"folder with config\.json"):
-        ChatVideoChat(model=str(tmp_path)).invoke("hello")
-    with pytest.raises(ModelLoadError, match="neither a folder nor available"):
-        ChatVideoChat(model="nobody/nothing").invoke("hello")
-    with pytest.raises(ModelLoadError, match="unknown device 'gpu please'"):
-        ChatVideoChat(model=str(tiny_chat), device="gpu please").invoke("hello")
-
-
-def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    folder = make_tiny_chat_model(tmp_path / "chat")
-    weights = load_file(folder / "model.safetensors")
-    del weights["projection.weight"]
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelLoadError, match=r"lacks 1 weights .* projection\.weight"):
-        ChatVideoChat(model=str(folder)).invoke("hello")
-
-
-def test_mistyped_settings_are_errors(model: ChatVideoChat) -> None:
-    with pytest.raises(ValidationError, match="temprature"):
-        ChatVideoChat(temprature=1.0)  # type: ignore[call-arg]
-    with pytest.raises(ValueError, match="unknown argument temprature"):
-        model.invoke("hello", temprature=1.0)
 
 
 def test_the_fingerprint_names_what_clip_tokens_depend_on(tiny_chat: Path, tmp_path: Path) -> None:
@@ -314,58 +203,6 @@ def test_the_fingerprint_names_what_clip_tokens_depend_on(tiny_chat: Path, tmp_p
         assert (ChatEngine(folder).fingerprint != original) is changes
 
 
-def test_pictures_and_videos_by_http_only_where_that_is_allowed(
-    model: ChatVideoChat, files_by_http: Callable[[Path], str], color_video: Path
-) -> None:
-    address = files_by_http(color_video.parent)
-    block = create_video_block(url=f"{address}/colours.mp4#t=0,1.9")
-    with pytest.raises(UnsupportedContentError, match="allow_remote=True"):
-        model.invoke(ask(block))
-    with pytest.raises(UnsupportedContentError, match="may be fetched from example.org, not from 127.0.0.1"):
-        model.model_copy(update={"allow_remote": ("example.org",)}).invoke(ask(block))
-    local = model.invoke(ask(create_video_block(url=str(color_video), start=0.0, end=1.9)))
-    for allowed in (True, ("127.0.0.1",)):
-        assert model.model_copy(update={"allow_remote": allowed}).invoke(ask(block)).content == local.content
-    open_ = model.model_copy(update={"allow_remote": True})
-    with pytest.raises(MediaNotFoundError, match="404"):
-        open_.invoke(ask(create_video_block(url=f"{address}/missing.mp4")))
-    with pytest.raises(UnsupportedContentError, match="may be fetched from 127.0.0.1, not from localhost"):
-        model.model_copy(update={"allow_remote": ("127.0.0.1",)}).invoke(
-            ask(create_video_block(url=f"{address}/moved.mp4"))
-        )
-
-
-@pytest.fixture
-def files_by_http(socket_enabled: None) -> Iterator[Callable[[Path], str]]:
-    """``files_by_http(folder)``: the address of a server of its files; ``moved.mp4`` is said to be on another host."""
-    servers = []
-
-    def serve(folder: Path) -> str:
-        class Files(SimpleHTTPRequestHandler):
-            def __init__(self, *args: Any) -> None:
-                super().__init__(*args, directory=str(folder))
-
-            def do_GET(self) -> None:
-                if self.path != "/moved.mp4":
-                    return super().do_GET()
-                self.send_response(302)
-                self.send_header("Location", f"http://localhost:{self.server.server_port}/colours.mp4")  # type: ignore[attr-defined]
-                self.end_headers()
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Files)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield serve
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
 @pytest.mark.filterwarnings("ignore:The function `load` is in beta")
 def test_it_comes_back_from_its_own_serialisation(model: ChatVideoChat) -> None:
     told = model.model_copy(update={"temperature": 0.5, "seed": 3, "clip_source": lambda name: None})
@@ -374,17 +211,6 @@ def test_it_comes_back_from_its_own_serialisation(model: ChatVideoChat) -> None:
     assert (again.model, again.temperature, again.seed, again.max_tokens) == (model.model, 0.5, 3, 16)
     assert again.clip_source is None
     assert again.invoke("hello").content == told.invoke("hello").content
-
-
-def test_langchains_cache_answers_without_the_model(model: ChatVideoChat, color_video: Path) -> None:
-    cached = model.model_copy(update={"cache": InMemoryCache()})
-    messages = ask(create_video_block(url=str(color_video)))
-    first = cached.invoke(messages)
-    model.engine.network.prefix_cache.clear()
-    assert cached.invoke(messages).content == first.content
-    assert len(model.engine.network.prefix_cache) == 0  # nothing was run
-    cached.invoke(messages, max_tokens=3)
-    assert len(model.engine.network.prefix_cache) == 1
 
 
 def test_a_rate_limiter_is_asked_before_each_reply(model: ChatVideoChat) -> None:

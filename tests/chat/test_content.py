@@ -6,6 +6,7 @@ import base64
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.messages.content import create_image_block, create_video_block
@@ -44,6 +45,37 @@ def visual(block: dict[str, Any] | str) -> Visual:
         ({"type": "video", "source_type": "base64", "data": DATA, "mime_type": "video/mp4"},
          Visual("video", data=b"bytes of a file")),
         ({"type": "file", "url": "/a.mp4", "mime_type": "video/mp4"}, Visual("video", Path("/a.mp4"))),
+        (create_video_block(url="/a.mp4", start="1.5", end="01:02", num_frames="4"),  # as templates fill them in
+         Visual("video", Path("/a.mp4"), start=1.5, end=62.0, num_frames=4)),
+        (create_video_block(url="/a.mp4", start=np.float32(1.5), num_frames=np.int64(4)),
+         Visual("video", Path("/a.mp4"), start=1.5, num_frames=4)),
+        ({"type": "video", "url": "/a.mp4#t=4"}, Visual("video", Path("/a.mp4"), start=4.0)),
+        ({"type": "video", "url": "/a.mp4#t=,4"}, Visual("video", Path("/a.mp4"), start=0.0, end=4.0)),
+        ({"type": "video", "url": "~/a.mp4"}, Visual("video", Path.home() / "a.mp4")),
+        ({"type": "video", "url": Path("/a.mp4")}, Visual("video", Path("/a.mp4"))),
+        ({"type": "video_url", "video_url": "/a.mp4", "start": 1, "end": 2},
+         Visual("video", Path("/a.mp4"), start=1.0, end=2.0)),
+        ({"type": "video_url", "video_url": {"url": "/a.mp4"}, "extras": {"num_frames": 2}},
+         Visual("video", Path("/a.mp4"), num_frames=2)),
+        ({"type": "media", "mime_type": "video/mp4", "data": b"\xff bytes", "extras": {"start": 1}},
+         Visual("video", data=b"\xff bytes", start=1.0)),
+        ({"type": "video", "source_type": "url", "url": "/a.mp4", "metadata": {"start": 1}},
+         Visual("video", Path("/a.mp4"), start=1.0)),
+        ({"type": "video", "source_type": "id", "id": "file:///a.mp4#t=4,9"},
+         Visual("video", file_id="file:///a.mp4#t=4,9")),
+        ({"type": "video", "base64": DATA.encode(), "mime_type": "video/mp4"},
+         Visual("video", data=b"bytes of a file")),
+        ({"type": "video", "base64": f"{DATA[:8]}\n{DATA[8:]}\n", "mime_type": "video/mp4"},
+         Visual("video", data=b"bytes of a file")),
+        ({"type": "file", "url": "file:///a.mp4"}, Visual("video", Path("/a.mp4"))),
+        ({"type": "file", "url": "/a.png#t=1"}, Visual("image", Path("/a.png"), start=1.0)),
+        ({"type": "image_url", "image_url": "/a.png"}, Visual("image", Path("/a.png"))),
+        ({"type": "image_url", "image_url": {"url": "file:///a.png", "detail": "low"}},
+         Visual("image", Path("/a.png"))),
+        ({"type": "input_image", "image_url": f"data:image/png;base64,{DATA}"},
+         Visual("image", data=b"bytes of a file")),
+        ({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": DATA}},
+         Visual("image", data=b"bytes of a file")),
         (create_image_block(url="/a.png"), Visual("image", Path("/a.png"))),
         (create_image_block(base64=DATA, mime_type="image/png"), Visual("image", data=b"bytes of a file")),
         ({"type": "image_url", "image_url": {"url": f"data:image/png;base64,{DATA}"}},
@@ -71,6 +103,18 @@ def test_accepted_forms(block: dict[str, Any], expected: Visual) -> None:
         ({"type": "video", "url": "/a.mp4", "extras": {"start": "soon"}}, "start must be a time in seconds"),
         ({"type": "video", "url": "/a.mp4", "extras": {"start": 5, "end": 5}}, "start < end"),
         ({"type": "video", "url": "/a.mp4", "extras": {"num_frames": 0}}, "num_frames must be a whole number"),
+        ({"type": "video", "url": "/a.mp4", "extras": {"num_frames": 257}}, "from 1 to 256, got 257"),
+        ({"type": "video", "url": "/a.mp4", "extras": {"num_frames": "many"}}, "got 'many'"),
+        ({"type": "video", "url": "/a.mp4", "extras": {"end": float("nan")}}, "end must be a time in seconds"),
+        ({"type": "video", "url": "/a.mp4#t=soon"}, "write #t=42,51"),
+        ({"type": "video", "url": "/a.mp4#t=5,4"}, "names no part of a video"),
+        ({"type": "video", "url": "http://[::1"}, "cannot read the URL"),
+        (
+            {"type": "video", "file_id": "file:///a.mp4#t=4,9", "extras": {"start": 5, "num_frames": 2}},
+            "start, num_frames cannot be chosen",
+        ),
+        ({"type": "video", "source_type": "ftp", "url": "/a.mp4"}, "unknown source_type 'ftp'"),
+        ({"type": "text-plain", "url": "/a.txt"}, "without its words"),
     ],
 )
 def test_refused_forms(block: dict[str, Any], says: str) -> None:
@@ -95,14 +139,41 @@ def test_roles_and_text() -> None:
     ]
 
 
+def test_words_in_other_blocks_than_text() -> None:
+    """What tools return, and what other models have said and thought in a conversation that goes on with this one."""
+    hit = {
+        "type": "search_result",
+        "title": "Harbour",
+        "source": "a.mp4",
+        "content": [{"type": "text", "text": "nine"}],
+    }
+    messages = [
+        HumanMessage([{"type": "text-plain", "text": "a note", "mime_type": "text/plain"}, {"text": "why?"}]),
+        AIMessage([
+            {"type": "thinking", "thinking": "hm", "signature": "s"},
+            {"type": "server_tool_call", "name": "web", "args": {}, "id": "1"},
+            {"type": "server_tool_result", "tool_call_id": "1", "status": "success"},
+            {"type": "text", "text": None},
+            {"type": "text", "text": "so"},
+        ]),
+        ToolMessage([{"type": "json", "json": {"a": "é"}}, hit], tool_call_id="1", name="find"),
+    ]  # fmt: skip
+    assert read_messages(messages) == [
+        Turn("human", "a note\nwhy?"),
+        Turn("assistant", "so"),
+        Turn("human", 'find returned:\n{"a": "é"}\nHarbour\na.mp4\nnine'),
+    ]
+
+
+def test_extras_that_change_nothing_are_told() -> None:
+    with pytest.warns(UserWarning, match="this video block that change nothing: strat; it takes start, end,"):
+        assert visual(create_video_block(url="/a.mp4", strat=3)).start is None
+    with pytest.warns(UserWarning, match="this image block .* start; it takes caption"):
+        visual(create_image_block(url="/a.png", start=3))
+
+
 def test_visuals_are_only_heard_from_humans_and_tools() -> None:
     block = {"type": "image", "url": "/a.png"}
     assert read_messages([ToolMessage([block], tool_call_id="1")])[0].visuals == (Visual("image", Path("/a.png")),)
     with pytest.raises(UnsupportedContentError, match="put it into a HumanMessage"):
         read_messages([SystemMessage([block]), HumanMessage("what is it?")])
-
-
-@pytest.mark.parametrize("messages", [[], [SystemMessage("be brief")], [AIMessage("hello")]])
-def test_a_conversation_needs_a_human(messages: list[Any]) -> None:
-    with pytest.raises(UnsupportedContentError, match="no human message"):
-        read_messages(messages)

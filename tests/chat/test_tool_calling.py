@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from enum import Enum
@@ -172,24 +171,6 @@ def test_calls_are_streamed_in_pieces(model: ChatVideoChat) -> None:
         joined = joined + chunk
     assert isinstance(joined, AIMessageChunk)
     assert joined.tool_calls[0]["args"] == whole.tool_calls[0]["args"]
-
-
-async def test_calls_are_made_without_blocking_the_loop(model: ChatVideoChat) -> None:
-    bound = model.bind_tools([add], tool_choice="any")
-    ticks = 0
-
-    async def tick() -> None:
-        nonlocal ticks
-        while True:
-            ticks += 1
-            await asyncio.sleep(0.001)
-
-    ticking = asyncio.create_task(tick())
-    reply = await bound.ainvoke("add")
-    ticking.cancel()
-    assert ticks > 1 and is_valid(reply.tool_calls[0])
-    chunks = [chunk async for chunk in bound.astream("add")]
-    assert any(chunk.tool_call_chunks for chunk in chunks)  # type: ignore[attr-defined]
 
 
 def test_what_the_model_is_told_shrinks_to_what_fits(tmp_path: Path) -> None:

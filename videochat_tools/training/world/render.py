@@ -49,8 +49,8 @@ def render_clip(
     rng = Random(scene.seed)
     background = _background(rng, width, height, world)
     pens = [_Pen(thing, _tint(rng, thing), width, height) for thing in scene.things]
-    noise = np.float32(world.clip_noise if noise is None else noise)
-    grain = rng.randrange(len(_noise_pool())) if noise else 0
+    strength = np.float32(world.clip_noise if noise is None else noise)
+    grain = rng.randrange(len(_noise_pool())) if strength else 0
     # Rows of interleaved channels, [T, height, width * 3]: numpy is slow where the last axis has only three elements.
     pictures = np.empty((len(times), height, width * 3), np.uint8)
     together = max(1, _WORK // background.size)
@@ -63,8 +63,8 @@ def render_clip(
             for index in sorted(range(len(states)), key=lambda index: states[index].depth):
                 if states[index].opacity > 0.02:
                     pens[index].draw(frame, states[index])
-        if noise:
-            block += _noise(grain + first * background.size, block.shape) * noise
+        if strength:
+            block += _noise(grain + first * background.size, block.shape) * strength
         np.clip(block, 0, 255, out=block)
         pictures[first : first + together] = block
     return pictures.reshape(len(times), height, width, 3)

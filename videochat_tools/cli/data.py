@@ -14,6 +14,7 @@ from videochat_tools.errors import TrainingDataError
 
 if TYPE_CHECKING:
     from videochat_tools.training.data.checking import CheckOptions, Counts
+    from videochat_tools.training.data.corpora import Medium
 
 __all__ = ["data"]
 
@@ -72,8 +73,9 @@ def check(
     """
     from videochat_tools.training.data.checking import CheckOptions
 
+    chosen = CheckOptions(root, _medium(medium), decode=decode, workers=workers, time_limit=time_limit)
     results: list[dict[str, Any]] = []
-    for path, options in _corpora(files, CheckOptions(root, medium and medium.value, 3.0, decode, workers, time_limit)):
+    for path, options in _corpora(files, chosen):
         if options.decode and options.root is None:
             raise typer.BadParameter(f"decoding {path} needs the folder of its media", param_hint="--root")
         results.append(_check(path, options, as_json))
@@ -81,6 +83,12 @@ def check(
         print_json(results)
     if any(result["bad"] or not result["entries"] for result in results):
         raise typer.Exit(1)
+
+
+def _medium(shown: Shown | None) -> Medium | None:
+    from videochat_tools.training.data.corpora import MEDIA
+
+    return next((medium for medium in MEDIA if shown is not None and medium == shown.value), None)
 
 
 def _corpora(files: list[Path], options: CheckOptions) -> list[tuple[Path, CheckOptions]]:
@@ -95,8 +103,10 @@ def _corpora(files: list[Path], options: CheckOptions) -> list[tuple[Path, Check
             found.append((path, options))
             continue
         for corpus in read_corpora(path):
-            of_corpus = {"root": options.root or corpus.root, "medium": corpus.medium, "folder_fps": corpus.folder_fps}
-            found.append((corpus.annotation, replace(options, **of_corpus)))
+            of_corpus = replace(
+                options, root=options.root or corpus.root, medium=corpus.medium, folder_fps=corpus.folder_fps
+            )
+            found.append((corpus.annotation, of_corpus))
     return found
 
 

@@ -14,7 +14,7 @@ from videochat_tools.errors import MediaError, UnsupportedContentError
 from videochat_tools.training.released.samples import CaptionSample, InstructionSample, read_sample
 
 from .annotations import RawEntry, scan
-from .corpora import Medium
+from .corpora import FOLDER_FPS, Medium
 from .decoding import DecodingPool
 from .reading import Clip, ClipRequest, clip_seconds, read_clip
 from .records import find_faults, unknown_keys
@@ -44,7 +44,7 @@ class CheckOptions:
 
     root: Path | None = None
     medium: Medium | None = None
-    folder_fps: float = 3.0
+    folder_fps: float = FOLDER_FPS
     decode: bool = False
     workers: int = 2
     time_limit: float = 120.0

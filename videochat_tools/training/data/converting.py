@@ -106,8 +106,8 @@ def convert_file(source: Path, target: Path, form: Format) -> Conversion:
                 written += 1
             file.write("" if lines else "\n]\n")
         if not written:
-            reason = f"; entry {notes[0].entry}: {notes[0].reason}" if notes else ""
-            raise TrainingDataError(f"no entry of {source} could be converted from {form}{reason}")
+            first = f"; entry {notes[0].entry}: {notes[0].reason}" if notes else ""
+            raise TrainingDataError(f"no entry of {source} could be converted from {form}{first}")
         os.replace(unfinished, target)
     except OSError as error:
         raise TrainingDataError(f"cannot write {target}: {error.strerror or error}") from error

@@ -11,13 +11,13 @@ from typing import Any, Literal, get_args
 
 from videochat_tools.errors import TrainingDataError
 
-__all__ = ["MEDIA", "Corpus", "Medium", "read_corpora"]
+__all__ = ["FOLDER_FPS", "MEDIA", "Corpus", "Medium", "read_corpora"]
 
 Medium = Literal["image", "video", "text"]
 
 MEDIA: tuple[Medium, ...] = get_args(Medium)
 
-_FOLDER_FPS = 3.0  # pictures a second of the frame folders that the released lists name (TVQA, also in MVBench)
+FOLDER_FPS = 3.0  # pictures a second of the frame folders that the released lists name (TVQA, also in MVBench)
 _KINDS: dict[str, tuple[type, ...]] = {
     "annotation": (str,),
     "root": (str,),
@@ -46,7 +46,7 @@ class Corpus:
     root: Path
     medium: Medium = "image"
     name: str = ""
-    folder_fps: float = _FOLDER_FPS
+    folder_fps: float = FOLDER_FPS
     shuffle_turns: bool = True
 
     def __post_init__(self) -> None:

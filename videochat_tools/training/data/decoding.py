@@ -132,7 +132,7 @@ class _Worker:
                 raise UnreadableMediaError(answer)
             shape, times = answer
             pixels = torch.empty(shape)
-            self._pipe.recv_bytes_into(memoryview(pixels.numpy()).cast("B"))
+            self._pipe.recv_bytes_into(pixels.numpy().data.cast("B"))
             return Clip(pixels, times)
         except (EOFError, OSError) as error:
             self.process.join(_END_SECONDS)
@@ -170,7 +170,7 @@ def _serve(pipe: Connection, read: ReadClip) -> None:
                 continue
             pipe.send((tuple(clip.pixels.shape), clip.times))
             # As bytes: PyTorch's own way needs shared memory, of which containers have little.
-            pipe.send_bytes(memoryview(clip.pixels.contiguous().numpy()).cast("B"))
+            pipe.send_bytes(clip.pixels.contiguous().numpy().data.cast("B"))
     except (EOFError, OSError):
         return
 

@@ -17,6 +17,7 @@ from videochat_tools.media.picture import read_picture
 from videochat_tools.models.videochat2.image_processing import Frames
 from videochat_tools.training.released.samples import MediaKind
 
+from .corpora import FOLDER_FPS
 from .sampling import ClipSampling, choose_frames, to_pixels
 
 __all__ = ["Clip", "ClipRequest", "clip_seconds", "folder_pictures", "read_clip"]
@@ -42,7 +43,7 @@ class ClipRequest:
     path: Path
     kind: MediaKind
     span: tuple[float, float] | None = None
-    folder_fps: float = 1.0
+    folder_fps: float = FOLDER_FPS
     draws: str = ""
 
 
@@ -62,8 +63,9 @@ def read_clip(request: ClipRequest, sampling: ClipSampling) -> Clip:
         UnsupportedContentError: The part of the video begins after its end.
     """
     rng = random.Random(request.draws)
+    times: tuple[float, ...] = ()
     if request.kind == "image":
-        frames, times = read_picture(request.path)[None], ()
+        frames = read_picture(request.path)[None]
     else:
         read = _read_folder if request.path.is_dir() else _read_video
         frames, times = read(request, sampling, rng)

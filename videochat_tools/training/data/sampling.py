@@ -155,7 +155,7 @@ def to_pixels(frames: Frames, sampling: ClipSampling, rng: random.Random, *, ima
         return standardise(fit_to_tiles(frames, size, sampling.tiling), sampling.mean, sampling.std)
     if not sampling.augment:
         return normalise(resize_frames(frames, size, squash=image), sampling.mean, sampling.std)
-    top, left, height, width = crop_box(*frames.shape[1:3], sampling.crop_scale, rng)
+    top, left, height, width = crop_box(frames.shape[1], frames.shape[2], sampling.crop_scale, rng)
     mirrored = rng.random() < sampling.flip
     pixels = torch.empty(len(frames), 3, size, size)
     for number, frame in enumerate(

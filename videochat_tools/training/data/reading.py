@@ -25,7 +25,6 @@ __all__ = ["Clip", "ClipRequest", "clip_seconds", "folder_pictures", "read_clip"
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 _LOST_SECONDS = 1.0  # of a video without one frame that can be decoded, before it counts as damaged
-_CUT_OFF = 0.95  # least share of the promised frames; encoders miscount by one or two
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +81,8 @@ def clip_seconds(request: ClipRequest) -> float:
 
 def _read_video(request: ClipRequest, sampling: ClipSampling, rng: random.Random) -> tuple[Frames, tuple[float, ...]]:
     shown = frame_times(request.path)
-    if shown.present < _CUT_OFF * shown.promised:
-        raise UnreadableMediaError(
-            f"{request.path} is cut off: {shown.present} of {shown.promised} frames are there; download it again"
-        )
+    if shown.cut_off:
+        raise UnreadableMediaError(f"{request.path} is cut off after {shown.seconds[-1]:.1f} s; download it again")
     indices = choose_frames(shown.seconds, shown.fps, sampling, rng, request.span)
     wanted = [shown.seconds[index] for index in indices]
     with open_video(request.path) as reader:

@@ -61,6 +61,11 @@ def fetch(url: str, hosts: RemoteHosts) -> bytes:
                     raise UnreadableMediaError(
                         f"{url} was not there after {MAX_SECONDS:.0f} s; download it and pass its path"
                     )
+            promised = int(response.headers.get("Content-Length") or 0)
+            if len(data) < promised:
+                raise UnreadableMediaError(
+                    f"{url} ended early ({len(data)} of {promised} bytes); download it and pass its path"
+                )
     except urllib.error.HTTPError as error:
         raise MediaNotFoundError(f"{url} cannot be fetched: {error.code} {error.reason}; check the address") from None
     except urllib.error.URLError as error:

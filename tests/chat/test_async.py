@@ -93,11 +93,10 @@ async def cached(model: ChatVideoChat, messages: list[BaseMessage]) -> str:
 async def test_the_loop_answers_at_every_step(
     model: ChatVideoChat, steps: Steps, color_video: Path, form: Callable[..., Awaitable[str]]
 ) -> None:
-    reply = await form(model, ask(create_video_block(url=str(color_video))))
+    messages = ask(create_video_block(url=str(color_video)))
+    reply = await form(model, messages)
     assert steps.answers == steps.count > 3  # read, watched, and some tokens
-    assert reply == await asyncio.to_thread(
-        lambda: str(model.invoke(ask(create_video_block(url=str(color_video)))).content)
-    )
+    assert reply == await asyncio.to_thread(lambda: str(model.invoke(messages).content))
 
 
 async def test_calls_of_tools_too(model: ChatVideoChat, steps: Steps) -> None:

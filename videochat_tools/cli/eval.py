@@ -51,7 +51,7 @@ def evaluate(
         str | None, typer.Option(metavar="MODEL", help="Folder of the video encoder, where a benchmark asks both.")
     ] = None,
     control: Annotated[
-        Control, typer.Option(help="Show a black video, no video, or frames spread over all of it.")
+        Control, typer.Option(help="Show a black video, no video, or frames spread over all that is searched.")
     ] = Control.none,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Only so many questions, spread evenly over all.")
@@ -64,8 +64,18 @@ def evaluate(
         list[str] | None, typer.Option(metavar="TASK", help="mvbench: only this task. Can be repeated.")
     ] = None,
     hours: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="H", help="needle: how long the haystack is. Default: 1."),
+        list[float] | None,
+        typer.Option(min=0, metavar="H", help="needle: how long the haystack is; can be repeated. Default: 1."),
+    ] = None,
+    needles: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="needle: how many, two questions each. Default: 50.")
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="needle: where vectors of the haystack go, for other runs too. Default: cache/ where the results are.",
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
     as_json: Json = False,
@@ -80,14 +90,14 @@ def evaluate(
     Examples:
       videochat eval mvbench --data MVBench --model ./videochat2-mistral
       videochat eval mvbench --data MVBench --model ./videochat2-mistral --control text-only
-      videochat eval needle --hours 10 --json
+      videochat eval needle --hours 1 --hours 10 --hours 100
     """
     from tqdm import tqdm
 
     from videochat_tools.evaluation.benchmarks.models import Models
     from videochat_tools.evaluation.benchmarks.runner import run_benchmark
 
-    options = _options(benchmark, task, hours)
+    options = _options(benchmark, task, hours, needles)
     if data is None and benchmark not in RENDERED:
         raise typer.BadParameter(f"{benchmark} needs the folder of its files", param_hint="--data")
     chosen = load_benchmark(benchmark, data, **options)
@@ -100,15 +110,26 @@ def evaluate(
             bar.total = total
             bar.update(done - bar.n)
 
-        result = run_benchmark(chosen, folder, models, limit=limit, control=control.value, progress=show)
+        result = run_benchmark(
+            chosen,
+            folder,
+            models,
+            limit=limit,
+            control=control.value,
+            cache=cache or folder.parent / "cache",
+            progress=show,
+        )
     typer.echo(result.json if as_json else result.markdown.rstrip())
     typer.echo(f"log and results: {folder}", err=True)
 
 
-def _options(benchmark: str, task: list[str] | None, hours: float | None) -> dict[str, Any]:
+def _options(benchmark: str, task: list[str] | None, hours: list[float] | None, needles: int | None) -> dict[str, Any]:
     """The options of one benchmark; an option of another one is a wrong usage."""
     if task and benchmark != "mvbench":
         raise typer.BadParameter("only mvbench has tasks to choose from", param_hint="--task")
-    if hours is not None and benchmark not in RENDERED:
-        raise typer.BadParameter(f"only {' and '.join(RENDERED)} have a haystack", param_hint="--hours")
-    return ({"tasks": tuple(task)} if task else {}) | ({"hours": hours} if hours is not None else {})
+    rendered = {"hours": hours, "needles": needles}
+    for name, value in rendered.items():
+        if value and benchmark not in RENDERED:
+            raise typer.BadParameter(f"only {' and '.join(RENDERED)} have a haystack", param_hint=f"--{name}")
+    given = {"tasks": tuple(task) if task else None, **rendered}
+    return {name: value for name, value in given.items() if value}

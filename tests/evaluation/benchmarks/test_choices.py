@@ -13,6 +13,7 @@ from videochat_tools.evaluation.benchmarks.choices import (
     chance,
     chosen_option,
     official_mvbench,
+    official_mvbench_hd,
     right_letter,
     strict_mvbench,
 )
@@ -22,26 +23,28 @@ ITEM = ChoiceItem("0", "v", Footage(Path("v.mp4")), "Which?", ("the cat.", "a do
 
 
 @pytest.mark.parametrize(
-    ("prediction", "official", "strict"),
+    ("prediction", "official", "official_hd", "strict"),
     [
-        ("(B) a dog", True, True),
-        ("(B)", True, True),
-        ("B) a dog", True, True),
-        ("(b) a dog", True, False),
-        ("(B", True, False),  # a part of "(b)"
-        ("B", True, False),
-        ("(", True, False),  # the flaws of the released scorer: these are right for every item
-        (")", True, False),
-        ("", True, False),
-        ("(A) the cat.", False, False),
-        ("(D) none of them", False, False),
-        ("(Z)", False, False),
-        ("a dog", False, False),
-        ("The answer is (B)", False, False),
+        ("(B) a dog", True, True, True),
+        ("(B)", True, True, True),
+        ("B) a dog", True, True, True),
+        ("(b) a dog", True, True, False),
+        ("(B", True, True, False),  # a part of "(b)"
+        ("B", True, True, False),
+        ("(", True, False, False),  # the flaws of the released scorer: these are right for every item
+        (")", True, False, False),
+        ("", True, False, False),
+        ("Bananas", False, True, False),  # the flaw of that of VideoChat2-HD: any word with the letter in it
+        ("(A) the cat.", False, False, False),
+        ("(D) none of them", False, False, False),
+        ("(Z)", False, False, False),
+        ("a dog", False, False, False),
+        ("The answer is (B)", False, False, False),
     ],
 )
-def test_the_two_scorers_of_mvbench_side_by_side(prediction: str, official: bool, strict: bool) -> None:
+def test_the_scorers_of_mvbench_side_by_side(prediction: str, official: bool, official_hd: bool, strict: bool) -> None:
     assert official_mvbench(prediction, ITEM) is official
+    assert official_mvbench_hd(prediction, ITEM) is official_hd
     assert strict_mvbench(prediction, ITEM) is strict
 
 
@@ -100,7 +103,7 @@ def test_mvbench(shared: Path) -> None:
 
     assert share("(A)", "strict") == share("(A)", "official") == pytest.approx(0.297, abs=5e-4)
     assert share("", "official") == share("(", "official") == 1.0, "the known flaw: 4,000 of 4,000"
-    assert share("", "strict") == share("(", "strict") == 0.0
+    assert [share(nothing, scorer) for scorer in ("strict", "official-hd") for nothing in ("", "(")] == [0.0] * 4
     assert share("(F) none", "strict") == share("(F) none", "official") == 0.0
     truths = {item.id: {"status": "answered", "prediction": item.named(item.answer), "chosen": "A"} for item in items}
     assert {scores[0].value for scores in benchmark.score(items, truths).values()} == {1.0}

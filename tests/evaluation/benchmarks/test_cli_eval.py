@@ -41,6 +41,9 @@ def test_the_help_names_every_benchmark(evaluate: Eval) -> None:
         (("star",), "--data"),
         (("star", "--data", ".", "--task", "action_count"), "--task"),
         (("star", "--data", ".", "--hours", "1"), "--hours"),
+        (("star", "--data", ".", "--needles", "1"), "--needles"),
+        (("needle", "--needles", "0"), "--needles"),
+        (("needle", "--hours", "-1"), "--hours"),
         (("star", "--data", ".", "--control", "dark"), "dark"),
         (("star", "--data", ".", "--limit", "0"), "--limit"),
     ],
@@ -59,7 +62,10 @@ def test_an_error_is_one_line(evaluate: Eval, tmp_path: Path) -> None:
     write(tmp_path / "json" / "action_count.json", [entry])
     code, _, err = evaluate("mvbench", "--data", tmp_path, "--task", "action_count", "--control", "uniform")
     assert code == 1
-    assert err == "videochat: error: mvbench has no control 'uniform'; choose one of none, blank, text-only\n"
+    assert err == (
+        "videochat: error: mvbench has no control 'uniform': its frames are spread evenly over the video to begin with, so "
+        "that it would change nothing; choose one of none, blank, text-only\n"
+    )
 
 
 def test_a_model_that_is_not_there(evaluate: Eval, tmp_path: Path) -> None:

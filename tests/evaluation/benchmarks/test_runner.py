@@ -129,7 +129,7 @@ def test_controls_show_no_video_and_need_none(four_tasks: MVBench, tmp_path: Pat
     assert all(frames is not None and not np.any(frames) for _, frames, _ in blank.asked)
     assert run_benchmark(four_tasks, tmp_path / "text", Models(alone), control="text-only").counts == {"answered": 8}
     assert {frames for _, frames, _ in alone.asked} == {None}
-    with pytest.raises(BenchmarkError, match="no control 'uniform'; choose one of none, blank, text-only"):
+    with pytest.raises(BenchmarkError, match="no control 'uniform': its frames are spread evenly"):
         run_benchmark(four_tasks, tmp_path / "uniform", Models(RuleModel()), control="uniform")
 
 

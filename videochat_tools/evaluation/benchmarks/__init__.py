@@ -6,6 +6,7 @@ stopped run goes on from), and turns the log into scores. No benchmark's data co
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from videochat_tools.errors import BenchmarkError
 if TYPE_CHECKING:
     from videochat_tools.evaluation.benchmarks.base import Benchmark
 
-__all__ = ["BENCHMARKS", "RENDERED", "load_benchmark"]
+__all__ = ["BENCHMARKS", "RENDERED", "benchmark_class", "load_benchmark"]
 
 _HERE = "videochat_tools.evaluation.benchmarks"
 
@@ -47,6 +48,19 @@ RENDERED = ("needle", "needle-near")
 """Those that render their videos themselves, and need no files."""
 
 
+def benchmark_class(name: str) -> type[Benchmark[Any]]:
+    """The class of a benchmark, which says what it asks and which controls make sense for it.
+
+    Raises:
+        BenchmarkError: No such benchmark.
+    """
+    if name not in _KNOWN:
+        raise BenchmarkError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}")
+    module, kind, _ = _KNOWN[name]
+    found: type[Benchmark[Any]] = getattr(import_module(f"{_HERE}.{module}"), kind)
+    return found
+
+
 def load_benchmark(name: str, data: str | Path | None = None, **options: Any) -> Benchmark[Any]:
     """The benchmark of this name on the files in a folder.
 
@@ -59,11 +73,8 @@ def load_benchmark(name: str, data: str | Path | None = None, **options: Any) ->
     Raises:
         BenchmarkError: No such benchmark, or its files are missing or malformed.
     """
-    if name not in _KNOWN:
-        raise BenchmarkError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}")
+    kind, fixed = benchmark_class(name), _KNOWN[name][2]
     if data is None and name not in RENDERED:
         raise BenchmarkError(f"{name} needs its files; give the folder that holds them")
-    module, kind, fixed = _KNOWN[name]
-    folder = None if data is None else Path(data)
-    made: Benchmark[Any] = getattr(import_module(f"{_HERE}.{module}"), kind)(folder, **fixed, **options)
-    return made
+    make: Callable[..., Benchmark[Any]] = kind
+    return make(None if data is None else Path(data), **fixed, **options)

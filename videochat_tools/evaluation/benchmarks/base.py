@@ -14,7 +14,9 @@ from videochat_tools.evaluation.statistics import Mean, Score, cluster_mean, clu
 
 __all__ = [
     "ANSWERED",
+    "CONTROLS",
     "MISSING",
+    "SPREAD_ANYWAY",
     "Benchmark",
     "Context",
     "Item",
@@ -30,6 +32,11 @@ Record = dict[str, Any]
 Sections = dict[str, Sequence[Score | Mean]]
 
 ANSWERED, MISSING = "answered", "missing"
+
+CONTROLS = ("blank", "text-only", "uniform")
+"""What a model can be shown in place of what a benchmark shows it: black frames; no video; as many frames, spread
+evenly over all that was searched."""
+SPREAD_ANYWAY = "its frames are spread evenly over the video to begin with, so that it would change nothing"
 
 
 class Item(Protocol):
@@ -56,19 +63,25 @@ class Context:
 
     Attributes:
         models: Those under test.
-        control: What the model is shown in place of the video: "none" (nothing else), "blank", "text-only", "uniform".
+        control: "none", or which of :data:`CONTROLS`.
         folder: Where files may be kept that make a run that is gone on with faster; None keeps none.
+        cache: Where files may be kept that serve other runs too; None is ``cache`` in that folder.
     """
 
     models: Models = field(default_factory=Models)
     control: str = "none"
     folder: Path | None = None
+    cache: Path | None = None
 
     def place(self, name: str) -> Path:
-        """A folder for files to keep."""
+        """A folder for files of this run."""
         if self.folder is None:
             raise BenchmarkError("this benchmark keeps files; give a folder for its output")
         return self.folder / name
+
+    def shared(self, name: str) -> Path:
+        """A folder for files that other runs can use."""
+        return (self.place("cache") if self.cache is None else self.cache) / name
 
 
 class Benchmark(Generic[ItemT]):
@@ -77,17 +90,27 @@ class Benchmark(Generic[ItemT]):
     Attributes:
         name: As :func:`~videochat_tools.evaluation.benchmarks.load_benchmark` takes it.
         uses: Which of the models it asks: "chat", "encoder".
-        controls: Which controls make sense for it, besides "none".
+        controls: Which of :data:`CONTROLS` make sense for it.
+        senseless: Why the others make none.
     """
 
     name: ClassVar[str]
     uses: ClassVar[tuple[str, ...]] = ("chat",)
     controls: ClassVar[tuple[str, ...]] = ("blank", "text-only")
+    senseless: ClassVar[Mapping[str, str]] = {"uniform": SPREAD_ANYWAY}
 
     @property
     def items(self) -> Sequence[ItemT]:
         """All questions, in a fixed order."""
         raise NotImplementedError
+
+    @property
+    def identity(self) -> Sequence[Any]:
+        """What makes up the items, without the place of files: a moved folder is still the same benchmark."""
+        return [
+            (item.id, item.video, getattr(item, "question", None), getattr(item, "options", None))
+            for item in self.items
+        ]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -98,8 +121,12 @@ class Benchmark(Generic[ItemT]):
         """Whether the video of an item is on this machine."""
         raise NotImplementedError
 
+    def looks(self, control: str) -> bool:
+        """Whether it needs the video of an item under a control; where it does, a missing one counts as wrong."""
+        return control not in ("blank", "text-only")
+
     def prepare(self, context: Context) -> None:
-        """Called once before the items; whatever must be kept goes into the context's folder."""
+        """Called once before the items; whatever must be kept goes into the context's folders."""
 
     def measure(self, item: ItemT, context: Context) -> Record:
         """Ask about one item; the fields for its line of the log. A MediaError is logged as the item's status."""

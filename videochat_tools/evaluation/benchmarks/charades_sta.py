@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from videochat_tools.errors import BenchmarkError
-from videochat_tools.evaluation.benchmarks.base import Context, Record, Sections, mean_of, share_of
-from videochat_tools.evaluation.benchmarks.files import Row, find_annotations, find_file, read_rows
+from videochat_tools.evaluation.benchmarks.base import Benchmark, Context, Record, Sections, mean_of, share_of
+from videochat_tools.evaluation.benchmarks.files import Row, find_annotations, find_file, read_lines, read_rows
 from videochat_tools.evaluation.benchmarks.footage import Footage, blank_frames, read_frames
 from videochat_tools.evaluation.benchmarks.moments import (
     MomentBenchmark,
@@ -70,7 +70,8 @@ class CharadesSTAPrompt(CharadesSTA):
 
     name: ClassVar[str] = "charades-sta-prompt"
     uses: ClassVar[tuple[str, ...]] = ("chat",)
-    controls: ClassVar[tuple[str, ...]] = ("blank", "text-only")
+    controls: ClassVar[tuple[str, ...]] = Benchmark.controls
+    senseless: ClassVar[Mapping[str, str]] = Benchmark.senseless
 
     def measure(self, item: MomentItem, context: Context) -> Record:
         """Ask for the times and read them."""
@@ -99,7 +100,7 @@ def parse_moment(text: str) -> tuple[float, float] | None:
 
 def _lines(path: Path) -> list[Row]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in read_lines(path):
         found = _LINE.fullmatch(line.strip())
         if found is None:
             raise BenchmarkError(f"{path}, line {number} must be 'ID START END##SENTENCE', got {line[:60]!r}")

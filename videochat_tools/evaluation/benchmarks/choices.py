@@ -21,6 +21,7 @@ __all__ = [
     "chance",
     "chosen_option",
     "official_mvbench",
+    "official_mvbench_hd",
     "strict_mvbench",
 ]
 
@@ -82,6 +83,18 @@ def official_mvbench(prediction: str, item: ChoiceItem) -> bool:
     predicted = prediction.lower().split(" ")[0].replace(".", "")
     truth = item.named(item.answer).lower().split(" ")[0]
     return predicted in truth or truth in predicted
+
+
+def official_mvbench_hd(prediction: str, item: ChoiceItem) -> bool:
+    """The scorer of the released MVBench notebook of VideoChat2-HD, as it is.
+
+    It asks the first word for one of the letters a to e, so that an empty answer is wrong; but any word with the right
+    letter in it is right.
+    """
+    if item.answer is None:
+        return False
+    word = re.sub(r"[.() ]", "", prediction.lower().split(" ")[0])
+    return any(letter in word for letter in "abcde") and LETTERS[item.answer].lower() in word
 
 
 def strict_mvbench(prediction: str, item: ChoiceItem) -> bool:

@@ -7,13 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from videochat_tools.answering import says_not_found
 from videochat_tools.errors import BenchmarkError
 from videochat_tools.evaluation.answers import same_answer, same_place
-from videochat_tools.evaluation.benchmarks.base import Benchmark, Context, Record, Sections, by_video, share_of
+from videochat_tools.evaluation.benchmarks.asking import BlindableLibrary
+from videochat_tools.evaluation.benchmarks.base import (
+    CONTROLS,
+    Benchmark,
+    Context,
+    Record,
+    Sections,
+    by_video,
+    share_of,
+)
 from videochat_tools.evaluation.benchmarks.files import Row, find_file, read_object
+from videochat_tools.evaluation.benchmarks.footage import frames_at
 from videochat_tools.evaluation.statistics import cluster_rate
+from videochat_tools.media import probe, uniform_times
 from videochat_tools.types import TimeSpan
-from videochat_tools.video_library import VideoLibrary
 
 __all__ = ["Citations"]
 
@@ -39,11 +50,16 @@ class Citations(Benchmark[TimedItem]):
     The videos go into a library (which does not read those files), and every question is asked of it. A citation is
     right when it shares half of the shorter span with the true one; one that the check of the answer had to drop, or
     that answers a question whose answer is not there, is wrong.
+
+    Of the controls, "blank" shows the model black clips in place of those that were found, "text-only" asks it without
+    any clip, and "uniform" shows it as many frames, spread over the whole video. The last two search nothing, so that
+    there is nothing to cite.
     """
 
     name: ClassVar[str] = "citations"
     uses: ClassVar[tuple[str, ...]] = ("chat", "encoder")
-    controls: ClassVar[tuple[str, ...]] = ()
+    controls: ClassVar[tuple[str, ...]] = CONTROLS
+    senseless: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, data: Path) -> None:
         files = sorted(data.glob(f"*{SUFFIX}"))
@@ -60,21 +76,35 @@ class Citations(Benchmark[TimedItem]):
         """Whether its video is on this machine."""
         return item.path.is_file()
 
+    def looks(self, control: str) -> bool:
+        """The black clips stand for some that were found in the video."""
+        return control != "text-only"
+
     def prepare(self, context: Context) -> None:
         """Add the videos to a library."""
         models = context.models
-        self._library = VideoLibrary(context.place("library"), model=models.chat_folder, encoder=models.encoder)
+        library = BlindableLibrary(context.place("library"), model=models.chat_folder, encoder=models.encoder)
+        library.blind = context.control == "blank"
         there = sorted({item.path for item in self._items if self.is_there(item)})
-        known = {record.path for record in self._library.list()}
-        if new := [path for path in there if path.absolute() not in known]:
-            self._library.add(new)
+        self._library = library
+        self._failed = library.add_new(there) if context.control in ("none", "blank") else {}
 
     def measure(self, item: TimedItem, context: Context) -> Record:
-        """Ask the library about this video."""
-        answer = self._library.ask(item.question, videos=[str(item.path.absolute())])
+        """Ask the library about this video; or only its chat model, for a control."""
+        asked = {"question": item.question, "truth": item.answer}
+        library = self._library
+        if context.control == "text-only":
+            return {**asked, "answer": library.ask_alone(item.question)}
+        if item.path in self._failed:
+            raise self._failed[item.path]
+        if context.control == "uniform":
+            seconds, engine = probe(item.path).duration, library.engine
+            times = uniform_times(TimeSpan(0.0, seconds), engine.num_frames)
+            frames = frames_at(item.path, times, engine.frame_size).frames
+            return {**asked, "answer": library.ask_about(item.question, frames, item.path, seconds)}
+        answer = library.ask(item.question, videos=[str(item.path.absolute())])
         return {
-            "question": item.question,
-            "truth": item.answer,
+            **asked,
             "answer": answer.text,
             "found": answer.found,
             "cited": [[each.span.start, each.span.end] for each in answer.evidence if each.cited],
@@ -92,12 +122,18 @@ class Citations(Benchmark[TimedItem]):
             return any(_judged(item, records[item.id]))
 
         def right(item: TimedItem) -> bool:
-            record = records[item.id]
-            return bool(record.get("found")) and same_answer(str(record["answer"]), item.answer, item.kind)
+            return same_answer(str(records[item.id].get("answer", "")), item.answer, item.kind)
 
         def refused(item: TimedItem) -> bool:
-            return records[item.id].get("found") is False
+            return says_not_found(str(records[item.id].get("answer", "")))
 
+        if not any("cited" in record for record in records.values()):
+            return {
+                "answers": [
+                    share_of("right words", present, right),
+                    share_of("not there, and said so", absent, refused),
+                ]
+            }
         return {
             "citations": [
                 cluster_rate("precision: citations that are right", clusters),

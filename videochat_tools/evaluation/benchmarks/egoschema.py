@@ -53,7 +53,7 @@ def _place(record: Record) -> int:
 def _item(row: Row, answers: Mapping[str, Any], data: Path) -> ChoiceItem:
     name = row.text("q_uid")
     answer = answers.get(name)
-    if answer is not None and (not isinstance(answer, int) or not 0 <= answer < OPTIONS):
+    if answer is not None and (type(answer) is not int or not 0 <= answer < OPTIONS):
         raise row.error(f"the answer to {name} must be 0 to {OPTIONS - 1}, got {answer!r}")
     question = row.text("question")
     return ChoiceItem(

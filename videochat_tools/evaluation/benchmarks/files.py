@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,17 @@ from typing import Any
 from videochat_tools.errors import BenchmarkError, MissingDependencyError
 from videochat_tools.types import TimeSpan
 
-__all__ = ["Row", "find_annotations", "find_file", "read_csv", "read_json", "read_object", "read_parquet", "read_rows"]
+__all__ = [
+    "Row",
+    "find_annotations",
+    "find_file",
+    "read_csv",
+    "read_json",
+    "read_lines",
+    "read_object",
+    "read_parquet",
+    "read_rows",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,13 @@ class Row:
         if not isinstance(value, list) or not value:
             raise self.error(f"{name!r} must be a list with at least one entry, got {value!r}")
         return value
+
+    def wholes(self, name: str) -> tuple[int, ...]:
+        """A list of whole numbers, at least one."""
+        values = self.items(name)
+        if not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+            raise self.error(f"{name!r} must be a list of whole numbers, got {values!r}")
+        return tuple(values)
 
     def texts(self, name: str) -> tuple[str, ...]:
         """A list of texts, at least one."""
@@ -139,16 +156,27 @@ def read_object(path: Path) -> dict[str, Any]:
 def read_rows(path: Path) -> list[Row]:
     """The entries of a JSON list, or of a file with one JSON object a line (``.jsonl``)."""
     if path.suffix == ".jsonl":
-        return [_row(path, number, _line(path, number, line)) for number, line in _lines(path)]
+        return [_row(path, number, _line(path, number, line)) for number, line in read_lines(path)]
     values = read_json(path)
     if not isinstance(values, list) or not values:
         raise BenchmarkError(f"{path} must hold a list with at least one entry; download the file again")
     return [_row(path, number, value) for number, value in enumerate(values, 1)]
 
 
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a text file that hold something, with their numbers from 1."""
+    lines = [(number, line) for number, line in enumerate(_text(path).splitlines(), 1) if line.strip()]
+    if not lines:
+        raise BenchmarkError(f"{path} is empty; download the file again")
+    return lines
+
+
 def read_csv(path: Path) -> list[Row]:
     """The lines of a table with a header."""
-    rows = list(csv.DictReader(io.StringIO(_text(path), newline="")))
+    try:
+        rows = list(csv.DictReader(io.StringIO(_text(path), newline="")))
+    except csv.Error as error:
+        raise BenchmarkError(f"{path} is no table ({error}); download the file again") from error
     if not rows:
         raise BenchmarkError(f"{path} holds no line below its header; download the file again")
     # DictReader gives None for what a short line lacks; to ask for it is then an error, as for a missing column.
@@ -179,13 +207,6 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise BenchmarkError(f"{path} cannot be read ({error}); download the file again") from error
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    lines = [(number, line) for number, line in enumerate(_text(path).splitlines(), 1) if line.strip()]
-    if not lines:
-        raise BenchmarkError(f"{path} is empty; download the file again")
-    yield from lines
 
 
 def _line(path: Path, number: int, line: str) -> Any:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from videochat_tools.evaluation.answers import same_place
-from videochat_tools.evaluation.benchmarks.base import ANSWERED, Context, Record, Sections, mean_of, share_of
+from videochat_tools.evaluation.benchmarks.base import ANSWERED, CONTROLS, Context, Record, Sections, mean_of, share_of
 from videochat_tools.evaluation.benchmarks.choices import ChoiceBenchmark, ChoiceItem, chance, right_letter
 from videochat_tools.evaluation.benchmarks.footage import Shown, frames_at
 from videochat_tools.library import LibraryStore
@@ -27,7 +27,8 @@ class LongChoiceBenchmark(ChoiceBenchmark):
     """
 
     uses: ClassVar[tuple[str, ...]] = ("chat", "encoder")
-    controls: ClassVar[tuple[str, ...]] = (*ChoiceBenchmark.controls, "uniform")
+    controls: ClassVar[tuple[str, ...]] = CONTROLS
+    senseless: ClassVar[Mapping[str, str]] = {}
 
     def show(self, item: ChoiceItem, context: Context) -> tuple[Shown, dict[str, Any]]:
         """Frames of the stretches found, shared equally; in order of time."""

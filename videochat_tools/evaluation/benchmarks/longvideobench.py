@@ -12,7 +12,7 @@ from videochat_tools.evaluation.benchmarks.choices import ChoiceItem
 from videochat_tools.evaluation.benchmarks.files import Row, find_annotations, find_file, read_rows
 from videochat_tools.evaluation.benchmarks.footage import Footage, Shown
 from videochat_tools.evaluation.benchmarks.long_choices import RANKS, LongChoiceBenchmark, found_windows
-from videochat_tools.evaluation.benchmarks.subtitles import subtitles_at
+from videochat_tools.evaluation.benchmarks.subtitles import Subtitled
 from videochat_tools.evaluation.statistics import cluster_rate
 from videochat_tools.media import probe
 from videochat_tools.types import TimeSpan, Utterance
@@ -20,7 +20,7 @@ from videochat_tools.types import TimeSpan, Utterance
 __all__ = ["LongVideoBench", "read_subtitles"]
 
 
-class LongVideoBench(LongChoiceBenchmark):
+class LongVideoBench(Subtitled, LongChoiceBenchmark):
     """``lvb_val.json``, ``videos/…``, ``subtitles/…``.
 
     The evidence of a question is a list of frame numbers; recall@k is the share of these frames that lie in the first
@@ -35,14 +35,9 @@ class LongVideoBench(LongChoiceBenchmark):
         self.subtitles = subtitles
         path = find_annotations(data, "lvb_val.json")
         rows = read_rows(path)
-        self._positions = {row.text("id"): tuple(int(frame) for frame in row.items("position")) for row in rows}
+        self._positions = {row.text("id"): row.wholes("position") for row in rows}
         self._offsets = {row.text("id"): row.number_of("starting_timestamp_for_subtitles") for row in rows}
         super().__init__(check_ids([_item(row, data) for row in rows], path))
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """With or without subtitles."""
-        return {"subtitles": self.subtitles}
 
     def show(self, item: ChoiceItem, context: Context) -> tuple[Shown, dict[str, Any]]:
         """The frames, and where the evidence is in seconds."""
@@ -52,11 +47,10 @@ class LongVideoBench(LongChoiceBenchmark):
             extra["evidence"] = [round(frame / fps, 3) if fps else None for frame in self._positions[item.id]]
         return shown, extra
 
-    def before(self, item: ChoiceItem, shown: Shown) -> str:
-        """The subtitles that are aligned with the frames."""
-        if not self.subtitles or item.subtitles is None or not item.subtitles.is_file():
-            return ""
-        return subtitles_at(read_subtitles(item.subtitles, self._offsets[item.id]), shown.seconds)
+    def utterances(self, item: ChoiceItem) -> list[Utterance]:
+        """Those of its subtitle file, on the clock of the cut video."""
+        assert item.subtitles is not None
+        return read_subtitles(item.subtitles, self._offsets[item.id])
 
     def score(self, items: Sequence[ChoiceItem], records: Mapping[str, Record]) -> Sections:
         """Answers; where the video was searched also the recall of the evidence."""
@@ -111,8 +105,9 @@ def read_subtitles(path: Path, offset: float = 0.0) -> list[Utterance]:
             start, end, text = *(*row.items("timestamp"), None)[:2], row.text("text")
         else:
             start, end, text = _seconds(row, "start"), _seconds(row, "end"), row.text("line")
-        begin = row.span(0.0, start).end - offset
-        finish = begin if end is None else max(begin, float(end) - offset)
+        begin = row.span(0.0, start).end
+        finish = begin if end is None else max(begin, row.span(0.0, end).end)
+        begin, finish = begin - offset, finish - offset
         if finish >= 0:
             utterances.append(Utterance(TimeSpan(max(0.0, begin), finish), text))
     return utterances

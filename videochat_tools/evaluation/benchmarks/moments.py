@@ -106,6 +106,10 @@ class MomentBenchmark(Benchmark[MomentItem]):
 
     uses: ClassVar[tuple[str, ...]] = ("encoder",)
     controls: ClassVar[tuple[str, ...]] = ("blank",)
+    senseless: ClassVar[Mapping[str, str]] = {
+        "text-only": "an encoder compares the sentence with windows of the video, and without a video there are none",
+        "uniform": "every window of the video is looked at, so that there is no choice of frames to compare with",
+    }
 
     def __init__(self, items: Sequence[MomentItem]) -> None:
         self._items = list(items)

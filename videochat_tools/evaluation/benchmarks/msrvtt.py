@@ -16,7 +16,15 @@ import numpy.typing as npt
 
 from videochat_tools.embeddings import VideoChat2Encoder, text_similarity
 from videochat_tools.errors import BenchmarkError, MediaError
-from videochat_tools.evaluation.benchmarks.base import ANSWERED, Benchmark, Context, Record, Sections, share_of
+from videochat_tools.evaluation.benchmarks.base import (
+    ANSWERED,
+    SPREAD_ANYWAY,
+    Benchmark,
+    Context,
+    Record,
+    Sections,
+    share_of,
+)
 from videochat_tools.evaluation.benchmarks.files import Row, find_annotations, find_file, read_rows
 from videochat_tools.evaluation.benchmarks.footage import Footage, blank_frames, read_frames
 
@@ -50,6 +58,10 @@ class MSRVTT(Benchmark[PairItem]):
     name: ClassVar[str] = "msrvtt"
     uses: ClassVar[tuple[str, ...]] = ("encoder",)
     controls: ClassVar[tuple[str, ...]] = ("blank",)
+    senseless: ClassVar[Mapping[str, str]] = {
+        "text-only": "sentences and videos are compared, and without videos there is nothing to compare with",
+        "uniform": SPREAD_ANYWAY,
+    }
 
     def __init__(self, data: Path) -> None:
         path = find_annotations(data, "msrvtt_test1k.json", "msrvtt_ret_test1k.json")

@@ -12,6 +12,7 @@ from videochat_tools.evaluation.benchmarks.choices import (
     ChoiceItem,
     Scorer,
     official_mvbench,
+    official_mvbench_hd,
     strict_mvbench,
 )
 from videochat_tools.evaluation.benchmarks.files import Row, find_file, read_rows
@@ -52,12 +53,17 @@ FOLDER_FPS = 3.0  # pictures a second of the frame folders
 class MVBench(ChoiceBenchmark):
     """``json/TASK.json`` and ``video/…`` in the folder; the JSON files may also lie in the folder itself.
 
-    The answer is scored twice: "strict", and "official" as the released notebooks do it.
+    The answer is scored three times: "strict", "official" as most of the released notebooks do it, and "official-hd" as
+    that of VideoChat2-HD does.
     """
 
     name: ClassVar[str] = "mvbench"
     prompt: ClassVar[ChoicePrompt] = ChoicePrompt()
-    scorers: ClassVar[Mapping[str, Scorer]] = {"strict": strict_mvbench, "official": official_mvbench}
+    scorers: ClassVar[Mapping[str, Scorer]] = {
+        "strict": strict_mvbench,
+        "official": official_mvbench,
+        "official-hd": official_mvbench_hd,
+    }
 
     def __init__(self, data: Path, *, tasks: Sequence[str] = ()) -> None:
         """Read the annotations.

@@ -157,12 +157,14 @@ def _only(item: MomentItem, low: float, high: float) -> MomentItem:
 
 def _highlights(row: Row) -> _Highlights:
     clips = int(row.number_of("duration") / CLIP)
-    ids, given = row.items("relevant_clip_ids"), row.items("saliency_scores")
+    ids, given = row.wholes("relevant_clip_ids"), row.items("saliency_scores")
     if len(ids) != len(given) or any(not isinstance(each, list) or len(each) != len(given[0]) for each in given):
         raise row.error("'saliency_scores' must hold as many scores for each of 'relevant_clip_ids'")
+    if not all(isinstance(score, int) for raters in given for score in raters):
+        raise row.error(f"'saliency_scores' must be whole numbers, got {given!r}")
     scores = np.zeros((clips, len(given[0])), np.int64)
     for clip, raters in zip(ids, given, strict=True):
-        if not isinstance(clip, int) or not 0 <= clip < clips:
+        if not 0 <= clip < clips:
             raise row.error(f"'relevant_clip_ids' must be 0 to {clips - 1}, got {clip!r}")
         scores[clip] = raters
     return _Highlights(scores)

@@ -29,7 +29,7 @@ from videochat_tools.evaluation.benchmarks.base import ANSWERED, MISSING, Benchm
 from videochat_tools.evaluation.benchmarks.models import Models
 from videochat_tools.evaluation.statistics import markdown_table, to_json
 
-__all__ = ["RunResult", "run_benchmark", "spread"]
+__all__ = ["RunResult", "check_control", "run_benchmark", "spread"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ def run_benchmark(
     *,
     limit: int | None = None,
     control: str = "none",
+    cache: str | Path | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> RunResult:
     """Measure every item that the log does not hold yet, then score.
@@ -81,27 +82,26 @@ def run_benchmark(
         output: Folder of log and results; made if need be. A run with other settings there is an error.
         models: Those to ask; default is the bundled nano.
         limit: Only so many items, spread evenly over all. A later run with more goes on from these.
-        control: "none", or what the model is shown in place of the video.
+        control: "none", or what the model is shown in place of what the benchmark shows it.
+        cache: Folder of files that do not depend on the run, such as vectors of a haystack, so that another run has
+            them too; default is ``cache`` in the output.
         progress: Called with the number of items done and of all.
 
     Raises:
         BenchmarkError: The control makes no sense here, or the folder holds another run or a damaged log.
     """
-    if control != "none" and control not in benchmark.controls:
-        allowed = ", ".join(("none", *benchmark.controls))
-        raise BenchmarkError(f"{benchmark.name} has no control {control!r}; choose one of {allowed}")
+    check_control(benchmark, control)
     models, folder = models or Models(), Path(output)
     chosen = spread(benchmark.items, limit)
     header = _header(benchmark, models, control)
     _claim(folder, header)
     records = _read_log(folder / LOG)
-    context = Context(models, control, folder)
-    shows_video = control not in ("blank", "text-only")
+    context = Context(models, control, folder, None if cache is None else Path(cache))
     benchmark.prepare(context)
     with _log(folder / LOG) as write:
         for number, item in enumerate(chosen):
             if records.get(item.id, {}).get("status") not in (ANSWERED, TOO_LONG):
-                records[item.id] = _measure(benchmark, item, context, shows_video)
+                records[item.id] = _measure(benchmark, item, context)
                 write(records[item.id])
             if progress is not None:
                 progress(number + 1, len(chosen))
@@ -130,10 +130,19 @@ def spread(items: Sequence[Any], limit: int | None) -> list[Any]:
     return [items[number * len(items) // limit] for number in range(limit)]
 
 
-def _measure(benchmark: Benchmark[Any], item: Item, context: Context, shows_video: bool) -> Record:
+def check_control(benchmark: Benchmark[Any] | type[Benchmark[Any]], control: str) -> None:
+    """Raise BenchmarkError, with the reason, where a control makes no sense for a benchmark."""
+    if control == "none" or control in benchmark.controls:
+        return
+    allowed = ", ".join(("none", *benchmark.controls))
+    reason = f": {benchmark.senseless[control]}" if control in benchmark.senseless else ""
+    raise BenchmarkError(f"{benchmark.name} has no control {control!r}{reason}; choose one of {allowed}")
+
+
+def _measure(benchmark: Benchmark[Any], item: Item, context: Context) -> Record:
     began = time.perf_counter()
     status: Record
-    if shows_video and not benchmark.is_there(item):
+    if benchmark.looks(context.control) and not benchmark.is_there(item):
         status = {"status": MISSING}
     else:
         try:
@@ -147,7 +156,7 @@ def _measure(benchmark: Benchmark[Any], item: Item, context: Context, shows_vide
 
 
 def _header(benchmark: Benchmark[Any], models: Models, control: str) -> dict[str, Any]:
-    digest = hashlib.sha256("\n".join(repr(item) for item in _portable(benchmark.items)).encode())
+    digest = hashlib.sha256("\n".join(map(repr, benchmark.identity)).encode())
     header: dict[str, Any] = {
         "benchmark": benchmark.name,
         "control": control,
@@ -160,12 +169,6 @@ def _header(benchmark: Benchmark[Any], models: Models, control: str) -> dict[str
     if "encoder" in benchmark.uses:
         header["encoder"] = models.encoder.fingerprint
     return header
-
-
-def _portable(items: Sequence[Item]) -> Iterator[Any]:
-    """What makes up the items, without the place of the files: a moved folder is still the same benchmark."""
-    for item in items:
-        yield item.id, item.video, getattr(item, "question", None), getattr(item, "options", None)
 
 
 def _claim(folder: Path, header: dict[str, Any]) -> None:

@@ -27,9 +27,11 @@ class STAR(ChoiceBenchmark):
 
     def facts(self, items: Sequence[ChoiceItem], records: Mapping[str, Record]) -> dict[str, Any]:
         """The mean over the kinds of question, in which each kind weighs the same."""
-        groups = self.score(items, records)["right, by kind"]
-        mean = sum(group.value for group in groups) / len(groups)
-        return {**super().facts(items, records), "mean of the kinds": round(mean, 4)}
+        facts = super().facts(items, records)
+        groups = self.score(items, records).get("right, by kind")
+        if groups:  # there are none where no answer is public
+            facts["mean of the kinds"] = round(sum(group.value for group in groups) / len(groups), 4)
+        return facts
 
 
 def _item(row: Row, data: Path) -> ChoiceItem:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from videochat_tools.errors import BenchmarkError
-from videochat_tools.evaluation.benchmarks.base import ANSWERED, Record, check_ids
-from videochat_tools.evaluation.benchmarks.choices import ChoiceBenchmark, ChoiceItem
+from videochat_tools.evaluation.benchmarks.base import check_ids
+from videochat_tools.evaluation.benchmarks.choices import ChoiceItem
 from videochat_tools.evaluation.benchmarks.files import Row, find_file, read_parquet, read_rows
-from videochat_tools.evaluation.benchmarks.footage import Footage, Shown
-from videochat_tools.evaluation.benchmarks.subtitles import subtitles_at
+from videochat_tools.evaluation.benchmarks.footage import Footage
+from videochat_tools.evaluation.benchmarks.subtitles import Subtitled
+from videochat_tools.types import Utterance
 
 __all__ = ["VideoMME"]
 
 _LETTERED = re.compile(r"\(?[A-Z][).:]\s*")
 
 
-class VideoMME(ChoiceBenchmark):
+class VideoMME(Subtitled):
     """A ``.parquet`` (as released; below any folder) or ``.json`` file, ``data/ID.mp4``, ``subtitle/ID.srt``.
 
     With ``subtitles`` the model is told those that are on screen together with the frames that it is shown.
@@ -35,31 +36,12 @@ class VideoMME(ChoiceBenchmark):
         rows = read_parquet(files[0]) if files[0].suffix == ".parquet" else _flat(read_rows(files[0]))
         super().__init__(check_ids([_item(row, data) for row in rows], files[0]))
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """With or without subtitles."""
-        return {"subtitles": self.subtitles}
-
-    def show(self, item: ChoiceItem, context: Any) -> tuple[Shown, dict[str, Any]]:
-        """The frames, and how many lines of subtitles go with them."""
-        shown, extra = super().show(item, context)
-        return shown, {**extra, "subtitle_lines": self.before(item, shown).count("\n")} if self.subtitles else extra
-
-    def before(self, item: ChoiceItem, shown: Shown) -> str:
-        """The subtitles that are aligned with the frames."""
-        if not self.subtitles or item.subtitles is None or not item.subtitles.is_file():
-            return ""
+    def utterances(self, item: ChoiceItem) -> list[Utterance]:
+        """Those of its subtitle file."""
         from videochat_tools.subtitles import read_sidecar
 
-        return subtitles_at(read_sidecar(item.subtitles).utterances, shown.seconds)
-
-    def facts(self, items: Sequence[ChoiceItem], records: Mapping[str, Record]) -> dict[str, Any]:
-        """How many questions came with subtitles."""
-        facts = super().facts(items, records)
-        if self.subtitles:
-            answered = [records[item.id] for item in items if records[item.id]["status"] == ANSWERED]
-            facts["questions asked with subtitles"] = sum(bool(each.get("subtitle_lines")) for each in answered)
-        return facts
+        assert item.subtitles is not None
+        return list(read_sidecar(item.subtitles).utterances)
 
 
 def _item(row: Row, data: Path) -> ChoiceItem:

@@ -56,6 +56,6 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 
 # openai-whisper comes without its dependency triton: 1 GB that it needs on a GPU only.
 $(VENV)/.installed-dev: $(VENV)/.installed pyproject.toml
-	"$(PY)" -m pip install -qq --no-build-isolation --editable ".[all,test,dev]" "$(TORCH)" more-itertools numba tiktoken
+	"$(PY)" -m pip install -qq --no-build-isolation --editable ".[all,test,test-stores,dev]" "$(TORCH)" more-itertools numba tiktoken
 	"$(PY)" -m pip install -qq --no-deps "openai-whisper>=20250625"
 	@touch "$@"

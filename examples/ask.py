@@ -7,8 +7,9 @@ import sys
 from sample_library import open_sample_library
 
 QUESTIONS = [
-    "what colour is the object that passes in front of the cyan star?",
-    "what is said when the small dotted cyan circle appears?",
+    "which object bumps into the square?",
+    "what happens after the red circle bumps into the square?",
+    "what is said about the umbrella?",
     "what colour is the dog?",
 ]
 

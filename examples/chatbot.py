@@ -14,8 +14,9 @@ from sample_library import open_sample_library
 from videochat_tools.agents import create_grounded_qa
 
 QUESTIONS = [
-    "what shape is the cyan object that appears?",
+    "which object bumps into the square?",
     "what colour was it?",
+    "what happens after that?",
 ]
 
 

@@ -18,8 +18,8 @@ from videochat_tools import VideoLibrary
 from videochat_tools.retrievers import HybridRetriever
 
 QUESTIONS = [
-    "what shape is the cyan object that appears?",
-    "what colour is the object that passes in front of the cyan star?",
+    "what colour is the star that moves up?",
+    "which object bumps into the square?",
 ]
 
 

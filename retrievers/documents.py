@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.language_models import BaseChatModel
 from langchain_core.retrievers import BaseRetriever
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from videochat_tools.retrievers.options import RetrievalOptions
 from videochat_tools.retrievers.rephrasing import rephrased
@@ -67,6 +67,17 @@ def hit_document(hit: SearchHit) -> Document:
     )
 
 
+def _as_span(value: Any) -> TimeSpan | None:
+    """A span as people write it; ValueError where it is none."""
+    if value is None or isinstance(value, TimeSpan):
+        return value
+    try:
+        start, end = map(float, value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"span must be (start, end) in seconds, got {value!r}") from error
+    return TimeSpan(start, end)
+
+
 _OPTIONS = ("per_video", "before", "after", "rerank")
 
 
@@ -84,8 +95,8 @@ class LibraryRetriever(BaseRetriever):
     """Documents at most."""
     videos: list[str] | None = None
     """Ids, names or paths of the videos to look in; ``None`` means all."""
-    span: TimeSpan | None = None
-    """Window of time, in seconds, that hits lie in; ``(start, end)`` will do in ``invoke``."""
+    span: Annotated[TimeSpan | None, BeforeValidator(_as_span)] = None
+    """Window of time, in seconds, that hits lie in; ``(start, end)`` will do."""
     per_video: int | None = None
     """Documents of one video at most, so that one video cannot fill the list; ``None``: any number."""
     before: float = 0.0
@@ -112,9 +123,7 @@ class LibraryRetriever(BaseRetriever):
         options = self._search_options(settings)
         rephrase = settings.pop("rephrase", self.rephrase)
         search = {"k": self.k, "videos": self.videos, "span": self.span, "channels": self.channels, **settings}
-        span = search["span"]
-        if span is not None and not isinstance(span, TimeSpan):
-            search["span"] = TimeSpan(*map(float, span))
+        search["span"] = _as_span(search["span"])
         wordings = query if rephrase is None else rephrased(query, rephrase, run_manager.get_child())
         return [hit_document(hit) for hit in self.library.search(wordings, **search, options=options)]
 

@@ -21,6 +21,7 @@ from PIL import Image
 from small_library import Scripted, make_small_library, open_small_library
 
 from videochat_tools import VideoToolkit
+from videochat_tools.embeddings import NANO_ENCODER
 from videochat_tools.testing import COLORS, FakeClipWatcher
 from videochat_tools.tools.base import MAX_CHARACTERS
 from videochat_tools.tools.finding import PAGE
@@ -59,6 +60,17 @@ def use(library: VideoLibrary, name: str, toolkit: dict[str, Any] | None = None,
 # ------------------------------------------------------------------------------------------------ the standard suites
 
 
+@pytest.fixture(scope="module")
+def looked_at_by_the_nano(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a library of the same films, made with the networks of the package."""
+    if not (NANO_ENCODER / "model.safetensors").is_file():
+        pytest.skip("the weights of the nano are not in this checkout")
+    folder = tmp_path_factory.mktemp("nano") / "lib"
+    with VideoLibrary(folder, transcriber=None) as library:
+        assert len(library.add([colours / "colours.mp4", colours / "more.mp4"])) == 2
+    return folder
+
+
 class _Tool:
     """What the suites need to know about one tool."""
 
@@ -66,15 +78,15 @@ class _Tool:
     example: dict[str, Any]
 
     @pytest.fixture(autouse=True)
-    def _library(self, library: VideoLibrary, colours: Path) -> None:
-        self.library = library
+    def _library(self, looked_at_by_the_nano: Path, colours: Path, tmp_path: Path) -> None:
+        shutil.copytree(looked_at_by_the_nano, tmp_path / "nano")
+        self.library = VideoLibrary(tmp_path / "nano", transcriber=None)
         if self.name == "add_video":
             self.example = {"path": str(colours / "more.mp4")}
 
     @property
     def tool_constructor(self) -> BaseTool:
-        model = Scripted(replies=["green [00:02]"] * 3, profile={"image_inputs": True})
-        return tool(self.library, self.name, model=model)
+        return tool(self.library, self.name)
 
     @property
     def tool_invoke_params_example(self) -> dict[str, Any]:
@@ -164,6 +176,15 @@ def test_searching_gives_the_moment_and_how_to_go_on(library: VideoLibrary) -> N
     limited = use(library, "search_video", query="a yellow screen", videos=["colours.mp4"], start="00:01", end=5)
     assert all(hit["video"] == "colours.mp4" and 1 <= hit["start"] <= 5 for hit in limited.artifact["hits"])
     assert "None of them is a sure match" in limited.content
+
+
+def test_searching_moves_in_time(library: VideoLibrary) -> None:
+    told = use(library, "search_video", query="what happens after the green screen?", k=1)
+    (hit,) = told.artifact["hits"]
+    assert hit["anchor"] == pytest.approx([2, 4], abs=0.11)
+    assert "1. colours.mp4 [00:04–00:06] (4–6 s) after what is at [00:02–00:04] score" in told.content
+    before = use(library, "search_video", query="what happens before the green screen?", k=1)
+    assert "(0–2 s) before what is at [00:02–00:04]" in before.content
 
 
 def test_asking_gives_a_checked_answer(library: VideoLibrary) -> None:

@@ -68,6 +68,7 @@ def test_settings_hold_until_a_call_says_otherwise(film: Any, library: LibrarySt
     everywhere = retriever.invoke("a circle", k=9, span=None)
     assert {d.metadata["start"] for d in everywhere} > {d.metadata["start"] for d in inside}
     (early,) = retriever.invoke("a circle", span=(0, 4), k=5)
+    assert VisualRetriever(library=library, span=(0, 4)).invoke("a circle") == [early]
     assert (early.metadata["start"], early.metadata["end"]) == (0, 4)
     with pytest.raises(UnknownVideoError):
         retriever.invoke("a circle", videos=["gone.mp4"])
@@ -132,7 +133,7 @@ def test_k_must_be_positive(library: LibraryStore) -> None:
         HybridRetriever(library=library).invoke("a circle", k=0)
 
 
-@pytest.mark.parametrize("wrong", [{"per_video": 0}, {"before": -1.0}, {"after": float("inf")}])
+@pytest.mark.parametrize("wrong", [{"per_video": 0}, {"before": -1.0}, {"after": float("inf")}, {"span": 3}])
 def test_settings_out_of_range_are_told_at_once(library: LibraryStore, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         HybridRetriever(library=library, **wrong)

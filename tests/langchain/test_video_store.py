@@ -320,3 +320,20 @@ class TestSaving:
             file.write_bytes(change(file.read_bytes()))
             with pytest.raises(LibraryError, match=re.escape(str(folder))):
                 FaissVideoStore.load_local(folder, EMBEDDINGS)
+
+
+def test_langchain_s_indexing_keeps_it_in_step_with_its_source() -> None:
+    from langchain_core.indexing import InMemoryRecordManager, index
+
+    records, store = InMemoryRecordManager(namespace="films"), FaissVideoStore(EMBEDDINGS)
+    records.create_schema()
+
+    def load(*texts: str) -> dict[str, int]:
+        documents = [Document(page_content=text, metadata={"source": text[0]}) for text in texts]
+        result = index(documents, records, store, cleanup="full", source_id_key="source", key_encoder="sha256")
+        return {name: count for name, count in result.items() if count}
+
+    assert load("a 1", "b 1") == {"num_added": 2}
+    assert load("a 1", "b 1") == {"num_skipped": 2}
+    assert load("a 2", "c 1") == {"num_added": 2, "num_deleted": 2}
+    assert sorted(texts_of(store.similarity_search("a", k=9))) == ["a 2", "c 1"]

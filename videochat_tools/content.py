@@ -20,7 +20,6 @@ import base64
 import binascii
 import math
 import string
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -37,7 +36,7 @@ from videochat_tools.context import neutral_text
 from videochat_tools.errors import UnsupportedContentError
 from videochat_tools.remote_media import RemoteHosts, check_host
 from videochat_tools.tool_calling import call_text
-from videochat_tools.types import parse_media_fragment, parse_timecode, uri_to_path
+from videochat_tools.types import parse_timecode, split_media_fragment, uri_to_path
 
 Role = Literal["system", "human", "assistant"]
 
@@ -182,7 +181,9 @@ def _from_url(url: str, kind: Literal["video", "image"], remote: RemoteHosts) ->
         raise UnsupportedContentError(f"cannot open a {scheme}: URL ({url}); pass a path, a file:// URL or base64")
     if scheme in ("", *string.ascii_lowercase) and _exists(Path(url)):  # a plain path may hold '#' itself
         return Visual(kind, Path(url))
-    source, start, end = _part(url)
+    source, start, end = split_media_fragment(url)
+    if start is end is None and url.partition("#")[2].startswith("t="):
+        raise UnsupportedContentError(f"cannot read the time in {url}; write #t=42,51 or #t=42, in seconds")
     if scheme in ("http", "https"):
         check_host(source, remote)
         return Visual(kind, url=source, hosts=remote, start=start, end=end)
@@ -194,24 +195,6 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # longer than a name can be, or with a NUL in it
         return False
-
-
-def _part(url: str) -> tuple[str, float | None, float | None]:
-    """A URL without its media fragment, and the start and end that it names."""
-    source, _, fragment = url.partition("#")
-    try:
-        named = parse_media_fragment(url)[1]
-        if named is not None:
-            return source, named.start, named.end
-        if fragment.startswith("t="):  # with no end: to the last frame
-            since = parse_media_fragment(f"{url},{sys.maxsize}")[1]
-            if since is not None:
-                return source, since.start, None
-    except ValueError as error:
-        raise UnsupportedContentError(f"the time in {url} names no part of a video ({error})") from error
-    if fragment.startswith("t="):
-        raise UnsupportedContentError(f"cannot read the time in {url}; write #t=42,51 or #t=42, in seconds")
-    return source, None, None
 
 
 def _decode(data: object) -> bytes:

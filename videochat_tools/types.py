@@ -31,6 +31,7 @@ __all__ = [
     "media_fragment",
     "parse_media_fragment",
     "parse_timecode",
+    "split_media_fragment",
 ]
 
 
@@ -107,16 +108,21 @@ def _seconds(value: float) -> str:
     return f"{value:.3f}".rstrip("0").rstrip(".")
 
 
-_FRAGMENT = re.compile(r"(?:^|&)t=(?:npt:)?(\d*\.?\d*)(?:,(\d*\.?\d+))?(?:&|$)")
+_FRAGMENT = re.compile(r"(?:^|&)t=(?:npt:)?(\d+\.?\d*|\.\d+)?(?:,(\d*\.?\d+))?(?:&|$)")
+
+
+def split_media_fragment(name: str) -> tuple[str, float | None, float | None]:
+    """Split a media fragment into its source, its start and its end in seconds (``None`` where it names none)."""
+    source, _, fragment = name.partition("#")
+    match = _FRAGMENT.search(fragment)
+    start, end = (None, None) if match is None else match.groups()
+    return source, None if start is None else float(start), None if end is None else float(end)
 
 
 def parse_media_fragment(name: str) -> tuple[str, TimeSpan | None]:
     """Split a media fragment into its source and its span (``None`` where it names no end or no time)."""
-    source, _, fragment = name.partition("#")
-    match = _FRAGMENT.search(fragment)
-    if match is None or match[2] is None:
-        return source, None
-    return source, TimeSpan(float(match[1] or 0), float(match[2]))
+    source, start, end = split_media_fragment(name)
+    return source, None if end is None else TimeSpan(start or 0.0, end)
 
 
 def uri_to_path(uri: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
@@ -10,12 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModel, AutoModelForCausalLM, RepetitionPenaltyLogitsProcessor
 from transformers import initialization as init
-from transformers.generation import GenerationMixin
+from transformers.generation import GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from videochat_tools.errors import UnsupportedContentError
-from videochat_tools.models.loading.lora import require_peft
+from videochat_tools.models.loading.checkpoints import read_checkpoint
+from videochat_tools.models.loading.lora import attach_lora, enable_lora, load_adapter, require_peft, without_adapter
 
 __all__ = ["CACHE_NAME", "ClipChatModel"]
 
@@ -87,7 +90,26 @@ class ClipChatModel(PreTrainedModel, GenerationMixin):
             MissingDependencyError: The folder holds an adapter, and peft is not installed.
         """
         require_peft(pretrained_model_name_or_path)
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        folder = pretrained_model_name_or_path
+        lora = None if folder is None or not Path(str(folder)).is_dir() else load_adapter(folder)
+        if lora is None:
+            return super().from_pretrained(folder, *args, **kwargs)
+        # transformers would put the adapter on by itself, but asks for a version of PEFT that is not needed for it.
+        kwargs.setdefault("config", cls.config_class.from_pretrained(folder))
+        loaded = super().from_pretrained(None, *args, state_dict=without_adapter(read_checkpoint(folder)), **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if (Path(str(folder)) / GENERATION_CONFIG_NAME).is_file():
+            model.generation_config = GenerationConfig.from_pretrained(folder)
+        attach_lora(model, lora)
+        return loaded
+
+    def disable_adapters(self) -> None:
+        """Answer without LoRA that is kept apart."""
+        enable_lora(self, False)
+
+    def enable_adapters(self) -> None:
+        """Answer with it again."""
+        enable_lora(self, True)
 
     # Video side
 

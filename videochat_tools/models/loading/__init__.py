@@ -18,6 +18,7 @@ from .lora import (
     merge_lora,
     read_lora,
     save_adapter,
+    without_adapter,
 )
 from .report import Component, ComponentCount, Layout, LoadReport, attach_report
 
@@ -47,4 +48,5 @@ __all__ = [
     "read_checkpoint",
     "read_lora",
     "save_adapter",
+    "without_adapter",
 ]

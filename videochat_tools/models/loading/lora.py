@@ -24,6 +24,7 @@ __all__ = [
     "LORA_SCALE",
     "Lora",
     "attach_lora",
+    "enable_lora",
     "inject_lora",
     "load_adapter",
     "lora_names",
@@ -33,6 +34,7 @@ __all__ = [
     "read_lora",
     "require_peft",
     "save_adapter",
+    "without_adapter",
 ]
 
 LORA_SCALE = 2.0
@@ -174,21 +176,31 @@ def attach_lora(model: PreTrainedModel, lora: Lora) -> None:
 
     Raises:
         MissingDependencyError: peft is not installed.
+        ModelLoadError: The language model has no such modules.
     """
-    if find_spec("peft") is None:
-        raise MissingDependencyError("peft", "lora", "LoRA that is not merged")
-    from peft import LoraConfig
-
-    model.load_adapter(peft_config=LoraConfig(**_adapter_config(lora)), adapter_state_dict=_adapter_tensors(lora))
+    inject_lora(
+        model, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, dropout=0.0, lora=lora, purpose="LoRA kept apart"
+    )
+    for name, parameter in model.named_parameters():
+        if _INJECTED.match(name):
+            parameter.requires_grad_(False)
     model.eval()
 
 
 def inject_lora(
-    model: nn.Module, *, rank: int, alpha: float, targets: Collection[str], dropout: float, lora: Lora | None = None
+    model: nn.Module,
+    *,
+    rank: int,
+    alpha: float,
+    targets: Collection[str],
+    dropout: float,
+    lora: Lora | None = None,
+    purpose: str = "LoRA",
 ) -> None:
     """Put LoRA layers of PEFT into the language model of a chat model, to be trained.
 
-    They change nothing at first (B is zero), or what ``lora`` changes.
+    They change nothing at first (B is zero), or what ``lora`` changes. This is done with PEFT itself: transformers' own
+    way to it asks for one version of PEFT or another.
 
     Args:
         model: The chat model.
@@ -197,13 +209,14 @@ def inject_lora(
         targets: Last names of the modules that are changed.
         dropout: Before A, in training mode.
         lora: Go on with these pairs.
+        purpose: What PEFT is needed for, if it is not there.
 
     Raises:
         MissingDependencyError: peft is not installed.
         ModelLoadError: The language model has no module of such a name, or ``lora`` is for other modules.
     """
     if find_spec("peft") is None:
-        raise MissingDependencyError("peft", "train", "LoRA")
+        raise MissingDependencyError("peft", "lora", purpose)
     from peft import LoraConfig, inject_adapter_in_model
 
     wanted = Lora(dict.fromkeys(targets), rank, alpha, "")  # type: ignore[arg-type]  # only the names are used
@@ -229,6 +242,20 @@ def inject_lora(
         for module, pair in lora.pairs.items():
             for half, value in zip("AB", pair, strict=True):
                 places[module][half].copy_(value)
+
+
+def enable_lora(model: nn.Module, enabled: bool) -> None:
+    """Let LoRA layers that :func:`inject_lora` put in take part, or not."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.enable_adapters(enabled)
+
+
+def without_adapter(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a folder but for those of the adapter that :func:`save_adapter` wrote into it."""
+    return {name: value for name, value in tensors.items() if not name.startswith(_WRAPPED)}
 
 
 def lora_pairs(tensors: Mapping[str, Tensor], *, alpha: float, source: str) -> Lora | None:

@@ -44,6 +44,7 @@ def make_accelerator(options: StageOptions) -> Accelerator:
     """
     import torch
     from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState
 
     on_gpu = options.device == "auto" and torch.cuda.is_available()
     if options.mixed_precision == "fp16" and not on_gpu:
@@ -63,6 +64,7 @@ def make_accelerator(options: StageOptions) -> Accelerator:
     partly_used = any(corpus.get("medium") == "text" for corpus in options.corpora) or not (
         options.contrastive_weight and options.matching_weight and options.caption_weight
     )
+    AcceleratorState._reset_state()  # what an earlier run in this process has left, its precision for one
     return Accelerator(
         cpu=not on_gpu,
         mixed_precision=options.mixed_precision,

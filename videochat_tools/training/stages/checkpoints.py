@@ -147,7 +147,8 @@ def _check_options(path: Path, saved: Mapping[str, Any], options: StageOptions) 
         name = other[0]
         raise ModelLoadError(
             f"{path} was made with other options ({', '.join(other)}; {name} was {saved.get(name)!r}, is "
-            f"{now[name]!r}), so that going on from it would be another run; set them as they were, or give a new --output"
+            f"{now[name]!r}), so that going on from it would be another run; set them as they were, or give a new "
+            "--output"
         )
 
 

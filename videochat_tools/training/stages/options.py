@@ -203,5 +203,6 @@ def _check_bounds(name: str, value: Any, metadata: Mapping[str, Any], source: st
         if isinstance(number, int | float) and (
             (least is not None and not number >= least) or (below is not None and not number < below)
         ):
-            limits = [f"at least {least:g}"] * (least is not None) + [f"below {below:g}"] * (below is not None)
+            bounds = (("at least", least), ("below", below))
+            limits = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
             raise ConfigurationError(f"{source}: {name} must be {' and '.join(limits)}, got {number}")

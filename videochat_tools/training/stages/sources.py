@@ -105,8 +105,8 @@ def _parts(
     missing = [original for name in names for original in originals(name) if original not in tensors]
     if missing:
         raise ModelLoadError(
-            f"{source} lacks {len(missing)} tensors of the {component_of(names[0])}, first {missing[0]}; give the files "
-            "that this stage begins from, or a network of their sizes"
+            f"{source} lacks {len(missing)} tensors of the {component_of(names[0])}, first {missing[0]}; give the "
+            "files that this stage begins from, or a network of their sizes"
         )
     places = model.state_dict()
     return {name: join_parts(originals(name), tensors, places[name], layout, str(source)) for name in names}

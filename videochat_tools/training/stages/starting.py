@@ -30,6 +30,7 @@ from videochat_tools.models.loading import (
     load_adapter,
     load_language_model,
     read_checkpoint,
+    without_adapter,
 )
 from videochat_tools.models.loading.folder import BERT, RETRIEVAL_OPTIONS, bert_tokenizer, language_tokenizer
 from videochat_tools.models.videochat2 import ProcessorOptions, TilingOptions
@@ -238,7 +239,7 @@ def _first_network(config: Any, options: StageOptions) -> PreTrainedModel:
 def _next_network(config: Any, options: StageOptions) -> PreTrainedModel:
     """The network of a stage that goes on from a folder."""
     assert options.model is not None
-    tensors = _folder_tensors(options.model)
+    tensors = without_adapter(read_checkpoint(options.model))
     joined = _is_predecessor(options, _read_config(options.model))
     wants_text = getattr(config.qformer_config, "text_input", False)
     model = _drawn(config)
@@ -254,7 +255,7 @@ def _next_network(config: Any, options: StageOptions) -> PreTrainedModel:
                 f"the Q-Former in {options.model} reads no text; stage {options.stage} takes its text branch from "
                 "stage 1: set retrieval_model to the folder of it"
             )
-        others = _folder_tensors(options.retrieval_model)
+        others = read_checkpoint(options.retrieval_model)
         given |= {name: others[name] for name in text & others.keys()}
         new -= others.keys() & text
     if new:
@@ -330,16 +331,6 @@ def _language_network(config: PreTrainedConfig, weights: Mapping[str, Tensor], s
 
 def _language_model(options: StageOptions, model: PreTrainedModel) -> PreTrainedModel:
     return model.to(getattr(torch, options.language_model_dtype))
-
-
-def _folder_tensors(folder: str) -> dict[str, Tensor]:
-    """All tensors of a model folder, those of an adapter left out.
-
-    Raises:
-        ModelLoadError: There are none, or they cannot be read.
-    """
-    tensors = read_checkpoint(folder)
-    return {name: value for name, value in tensors.items() if not name.startswith("base_model.model.")}
 
 
 # The processor

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from videochat_tools.training.world.config import STANDARD
 from videochat_tools.training.world.long_video import stretch
 from videochat_tools.training.world.render import render_clip
 from videochat_tools.training.world.scene import Scene
+from videochat_tools.training.world.tracks import PictureTrack
 from videochat_tools.types import TimeSpan
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 PRESET = "veryfast"  # of x264: with B-frames, references and lookahead, as cameras and sites encode
+_ENCODER = {"preset": PRESET, "x264-params": "threads=1"}
 _GRID = 0.2  # seconds; a whole number of frames at each of the rates
 _CHUNK = 16  # frames drawn at once
 _BATCH = 8  # clips read at once
@@ -138,23 +139,15 @@ def write_files(folder: Path, scenes: Sequence[Scene], conditions: Sequence[Cond
     paths = [folder / f"{number}.mp4" for number in range(len(conditions))]
     with ExitStack() as files:
         containers = [files.enter_context(av.open(str(path), "w")) for path in paths]
-        streams = []
-        for container, condition in zip(containers, conditions, strict=True):
-            options = {"crf": str(condition.crf), "preset": PRESET, "x264-params": "threads=1"}
-            stream = container.add_stream("libx264", rate=fps, options=options)
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            stream.codec_context.time_base = Fraction(1, fps)
-            streams.append(stream)
-        number = 0
+        tracks = [
+            PictureTrack(container, width, height, fps, {**_ENCODER, "crf": str(condition.crf)})
+            for container, condition in zip(containers, conditions, strict=True)
+        ]
         for pictures in _pictures(scenes, width, height, fps):
-            for container, stream, condition in zip(containers, streams, conditions, strict=True):
-                for place, picture in enumerate(COLOUR_SHIFTS[condition.colour].apply(pictures)):
-                    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-                    frame.pts, frame.time_base = number + place, Fraction(1, fps)
-                    container.mux(stream.encode(frame))
-            number += len(pictures)
-        for container, stream in zip(containers, streams, strict=True):
-            container.mux(stream.encode(None))
+            for track, condition in zip(tracks, conditions, strict=True):
+                track.write(COLOUR_SHIFTS[condition.colour].apply(pictures))
+        for track in tracks:
+            track.close()
     return paths
 
 

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -17,7 +16,8 @@ from videochat_tools.training.world.config import STANDARD, WorldConfig
 from videochat_tools.training.world.long_video import PlacedScene, VideoPlan, plan_video
 from videochat_tools.training.world.render import render_clip
 from videochat_tools.training.world.timeline import SUFFIX, timeline
-from videochat_tools.training.world.voice import SAMPLE_RATE, Samples, find_voice, speak
+from videochat_tools.training.world.tracks import PictureTrack, SoundTrack
+from videochat_tools.training.world.voice import SAMPLE_RATE, find_voice, speak
 
 __all__ = ["render_plan", "render_sample"]
 
@@ -26,7 +26,6 @@ Progress = Callable[[float, float], None]  # seconds of video written, seconds i
 _CHUNK = 16  # frames rendered at once; bounds memory, whatever the length of the video
 # x264's lookahead and its threads do not give the same bytes every time; this preset has none of the former.
 _ENCODER = {"crf": "26", "preset": "superfast", "x264-params": "threads=1"}
-_AAC_FRAME = 1024  # samples; the encoder takes no other number but in its last frame
 _CONTAINERS = (".mp4", ".mov", ".mkv")
 
 
@@ -109,68 +108,35 @@ def _write_video(
     """Write picture and sound; returns the plan with the times at which sentences are really heard."""
     heard: list[PlacedScene] = []
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=plan.fps, options=_ENCODER)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, plan.fps)
-        sound = _Sound(container) if speech else None
+        picture = PictureTrack(container, width, height, plan.fps, _ENCODER)
+        sound = SoundTrack(container, SAMPLE_RATE) if speech else None
         for place in plan.scenes:
-            first, last = round(place.start * plan.fps), round(place.end * plan.fps)
-            for begin in range(first, last, _CHUNK):
-                numbers = range(begin, min(begin + _CHUNK, last))
-                times = [(number - first) / plan.fps for number in numbers]
+            count = round(place.end * plan.fps) - round(place.start * plan.fps)
+            for begin in range(0, count, _CHUNK):
+                times = [number / plan.fps for number in range(begin, min(begin + _CHUNK, count))]
                 noise = plan.world.video_noise
-                pictures = render_clip(place.scene, times, width, height, noise=noise, world=plan.world)
-                for number, picture in zip(numbers, pictures, strict=True):
-                    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-                    frame.pts, frame.time_base = number, Fraction(1, plan.fps)
-                    container.mux(stream.encode(frame))
-            heard.append(place if sound is None else sound.say(place))
+                picture.write(render_clip(place.scene, times, width, height, noise=noise, world=plan.world))
+            heard.append(place if sound is None else _say(place, sound))
             if progress is not None:
                 progress(place.end, plan.duration)
-        container.mux(stream.encode(None))
+        picture.close()
         if sound is not None:
             sound.close()
     return replace(plan, scenes=tuple(heard))
 
 
-class _Sound:
-    """The sound track: silence, and every sentence from the time on that the plan gives it."""
-
-    def __init__(self, container: av.container.OutputContainer) -> None:
-        self._container = container
-        self._stream = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono", bit_rate=48_000)
-        self._waiting: Samples = np.zeros(0, np.int16)  # not a whole frame yet
-        self._written = 0  # samples
-
-    def say(self, place: PlacedScene) -> PlacedScene:
-        """Add the sound of the next scene; returns the scene with the span of the voice."""
-        first, last = round(place.start * SAMPLE_RATE), round(place.end * SAMPLE_RATE)
-        track = np.zeros(last - first, np.int16)
-        spoken = place.spoken
-        if spoken is not None:
-            begin = round(spoken.start * SAMPLE_RATE) - first
-            voice = speak(spoken.text, (len(track) - begin) / SAMPLE_RATE)
-            track[begin : begin + len(voice)] = voice
-            spoken = replace(spoken, end=round(spoken.start + len(voice) / SAMPLE_RATE, 3))
-        self._waiting = np.concatenate([self._waiting, track])
-        whole = len(self._waiting) // _AAC_FRAME * _AAC_FRAME
-        for position in range(0, whole, _AAC_FRAME):
-            self._encode(self._waiting[position : position + _AAC_FRAME])
-        self._waiting = self._waiting[whole:]
-        return replace(place, spoken=spoken)
-
-    def close(self) -> None:
-        """Write what is left."""
-        if len(self._waiting):
-            self._encode(self._waiting)
-        self._container.mux(self._stream.encode(None))
-
-    def _encode(self, samples: Samples) -> None:
-        planes = np.ascontiguousarray(samples[None] / np.float32(32_768), np.float32)
-        frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout="mono")
-        frame.sample_rate, frame.time_base, frame.pts = SAMPLE_RATE, Fraction(1, SAMPLE_RATE), self._written
-        self._written += len(samples)
-        self._container.mux(self._stream.encode(frame))
+def _say(place: PlacedScene, sound: SoundTrack) -> PlacedScene:
+    """Add the sound of the next scene, silence but for its sentence; returns the scene with the span of the voice."""
+    first, last = round(place.start * SAMPLE_RATE), round(place.end * SAMPLE_RATE)
+    samples = np.zeros(last - first, np.int16)
+    spoken = place.spoken
+    if spoken is not None:
+        begin = round(spoken.start * SAMPLE_RATE) - first
+        voice = speak(spoken.text, (len(samples) - begin) / SAMPLE_RATE)
+        samples[begin : begin + len(voice)] = voice
+        spoken = replace(spoken, end=round(spoken.start + len(voice) / SAMPLE_RATE, 3))
+    sound.write(samples)
+    return replace(place, spoken=spoken)
 
 
 def _write_subtitles(path: Path, plan: VideoPlan) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from videochat_tools.errors import ConfigurationError, MissingProgramError
 
-__all__ = ["SAMPLE_RATE", "Samples", "find_voice", "speak"]
+__all__ = ["SAMPLE_RATE", "find_voice", "speak"]
 
 SAMPLE_RATE = 22_050  # Hz, of all voices of eSpeak NG
 _PROGRAM = "espeak-ng"

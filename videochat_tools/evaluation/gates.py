@@ -1,4 +1,4 @@
-"""What the nano was meant to reach, beside what it reaches."""
+"""What the nano was meant to reach beside what it reaches, and what is left of it under the controls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from videochat_tools.evaluation.statistics import Mean, Score
 
-__all__ = ["GATES", "Gate", "gate_table"]
+__all__ = ["GATES", "Gate", "control_table", "gate_table"]
 
 Sections = Mapping[str, Sequence[Score | Mean]]
 
@@ -81,6 +81,36 @@ def gate_table(sections: Sections, gates: Sequence[Gate] = GATES) -> str:
         lines.append(
             f"| {gate.name} | {wanted} | {value:.3f} | {interval} | {score.total} | {'yes' if met else 'no'} |"
         )
+    return "\n".join(lines)
+
+
+_VIEWS = (
+    "known pairs, video",
+    "new pairs, video",
+    "known pairs, shuffled",
+    "known pairs, blank",
+    "known pairs, text only",
+)
+
+
+def control_table(sections: Sections, part: str) -> str:
+    """One row a measure: its share with the interval, new pairs of colour and shape, and every control beside it.
+
+    Args:
+        sections: As measured.
+        part: "retrieval" or "answers".
+    """
+    views = [view for view in _VIEWS if f"{part}, {view}" in sections]
+    if not views or views[0] != _VIEWS[0]:
+        return ""
+    names = [view.removeprefix("known pairs, ").removesuffix(", video") for view in views]
+    lines = [f"| measure | {' | '.join(names)} | chance | n |", "|---" * (len(views) + 3) + "|"]
+    for score in sections[f"{part}, {views[0]}"]:
+        others = [_find(sections, f"{part}, {view}", score.name) for view in views[1:]]
+        values = ["–" if other is None else f"{other.value:.3f}" for other in others]
+        chance = "–" if score.chance is None else f"{score.chance:.3f}"
+        first = f"{score.value:.3f} ({score.low:.3f}–{score.high:.3f})"
+        lines.append(f"| {score.name} | {first} | {' | '.join([*values, chance])} | {score.total} |")
     return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from videochat_tools.evaluation.gates import gate_table
+from videochat_tools.evaluation.gates import control_table, gate_table
 from videochat_tools.evaluation.generation import TEXT_ONLY, ask_about_clips, draw_questions, score_replies
 from videochat_tools.evaluation.held_out import VIEWS, held_out_scenes
 from videochat_tools.evaluation.reading import dialogue_scores, transcript_scores
@@ -35,7 +35,12 @@ _PER_FIGURE = 3  # scenes drawn for each question of a kind: not every scene all
 
 
 def evaluate_retrieval(
-    model: str | Path | None = None, *, clips: int = 2000, probes: int = 2000, device: str | None = None
+    model: str | Path | None = None,
+    *,
+    clips: int = 2000,
+    probes: int = 2000,
+    controls: int = 500,
+    device: str | None = None,
 ) -> Sections:
     """Recall and attribute probes by the retrieval heads.
 
@@ -43,6 +48,7 @@ def evaluate_retrieval(
         model: Folder of the encoder; ``None`` is the bundled one.
         clips: Held-out clips of each group that are searched.
         probes: Clips asked about for one attribute, at most; taken from three times as many.
+        controls: The same where frames are shuffled or black.
         device: As torch names it.
     """
     from videochat_tools.embeddings import ClipEmbeddings, load_encoder
@@ -53,6 +59,8 @@ def evaluate_retrieval(
         scenes = held_out_scenes(max(clips, _PER_FIGURE * probes), new_pairs=new_pairs)
         for view in ("video",) if new_pairs else VIEWS:
             began = time.perf_counter()
+            limit = probes if view == "video" else min(probes, controls)
+            scenes = scenes[: max(clips, _PER_FIGURE * limit)]
             embeddings = embed(encoder, scenes, view)
             features = None if embeddings.features is None else embeddings.features[:clips]
             searched = ClipEmbeddings(embeddings.vectors[:clips], features)
@@ -60,18 +68,21 @@ def evaluate_retrieval(
             if view != "video":
                 sizes = sizes[:1]
             scores = [score for pool in sizes for score in pool_scores(encoder, scenes[:clips], searched, pool)]
-            scores += probe_scores(encoder, scenes, embeddings, limit=probes)
+            scores += probe_scores(encoder, scenes, embeddings, limit=limit)
             sections[f"retrieval, {group}, {view}"] = scores
             logger.info("retrieval, %s, %s: %.0f s", group, view, time.perf_counter() - began)
     return sections
 
 
-def evaluate_chat(model: str | Path | None = None, *, questions: int = 2000, device: str = "auto") -> Sections:
+def evaluate_chat(
+    model: str | Path | None = None, *, questions: int = 2000, controls: int = 500, device: str = "auto"
+) -> Sections:
     """Answers by generation, greedy, one clip a question.
 
     Args:
         model: Folder of the chat model; ``None`` is the bundled one.
         questions: Of each kind, spread over three times as many clips.
+        controls: The same where frames are shuffled or black, or no clip is shown.
         device: As torch names it, or "auto".
     """
     chat = _chat(model, device)
@@ -81,6 +92,8 @@ def evaluate_chat(model: str | Path | None = None, *, questions: int = 2000, dev
         asked = draw_questions(scenes, questions)
         for view in ("video",) if new_pairs else (*VIEWS, TEXT_ONLY):
             began = time.perf_counter()
+            if view != "video" and controls < questions:
+                asked = draw_questions(scenes, controls)
             sections[f"answers, {group}, {view}"] = score_replies(asked, ask_about_clips(chat, scenes, asked, view))
             logger.info("answers, %s, %s: %.0f s", group, view, time.perf_counter() - began)
     return sections
@@ -110,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--clips", type=int, default=2000, help="held-out clips that are searched (default: 2000)")
     parser.add_argument("--probes", type=int, default=2000, help="clips for one attribute, at most (default: 2000)")
     parser.add_argument("--questions", type=int, default=2000, help="questions of each kind (default: 2000)")
+    parser.add_argument("--controls", type=int, default=500, help="the same under the controls (default: 500)")
     parser.add_argument("--retrieval", type=Path, help="folder of a video encoder (default: the bundled nano)")
     parser.add_argument("--chat", type=Path, help="folder of a chat model (default: the bundled nano)")
     parser.add_argument("--only", choices=PARTS, help="measure one part")
@@ -121,9 +135,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     device = options.device or "auto"
     parts: dict[str, Callable[[], Sections]] = {
         "retrieval": lambda: evaluate_retrieval(
-            options.retrieval, clips=options.clips, probes=options.probes, device=options.device
+            options.retrieval,
+            clips=options.clips,
+            probes=options.probes,
+            controls=options.controls,
+            device=options.device,
         ),
-        "chat": lambda: evaluate_chat(options.chat, questions=options.questions, device=device),
+        "chat": lambda: evaluate_chat(
+            options.chat, questions=options.questions, controls=options.controls, device=device
+        ),
         "reading": lambda: evaluate_reading(options.chat, questions=options.questions, device=device),
     }
     sections: Sections = {}
@@ -131,8 +151,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.only in (None, name):
             sections |= measure()
     sys.stdout.write(f"\n## Gates\n\n{gate_table(sections)}\n")
+    for part in ("retrieval", "answers"):
+        if table := control_table(sections, part):
+            sys.stdout.write(f"\n## {part}\n\n{table}\n")
     for section, scores in sections.items():
-        sys.stdout.write(f"\n## {section}\n\n{markdown_table(scores)}\n")
+        if not section.startswith(("retrieval", "answers")):
+            sys.stdout.write(f"\n## {section}\n\n{markdown_table(scores)}\n")
     if options.json is not None:
         options.json.write_text(to_json(sections, clips=options.clips) + "\n", encoding="utf-8")
     return 0

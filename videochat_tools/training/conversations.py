@@ -14,7 +14,7 @@ from random import Random
 from videochat_tools.context import NOT_FOUND, citation, cited_answer, clip_line
 from videochat_tools.training.world.choices import ask_choice, ask_when, lettered
 from videochat_tools.training.world.language import NUMBERS, clause, name, verb
-from videochat_tools.training.world.narration import SPEAKERS, narrate, random_words
+from videochat_tools.training.world.narration import PHRASES, SPEAKERS, narrate, random_words
 from videochat_tools.training.world.questions import KINDS, Question, ask, describe, dialogue
 from videochat_tools.training.world.scene import COLOURS, DIRECTIONS, HELD_OUT, SHAPES, Scene
 from videochat_tools.types import TimeSpan, format_timecode
@@ -303,7 +303,7 @@ def ask_transcript(rng: Random, lines: Sequence[_Line], kind: str) -> Question:
 
 def transcript_drill(rng: Random) -> Conversation:
     """Reading a given transcript."""
-    lines = draw_transcript(rng, rng.randint(2, 6))
+    lines = draw_transcript(rng, rng.choice((2, 2, 3, 3, 4, 5, 6)))  # short ones first show what is asked
     kinds = dict.fromkeys(rng.choices(TRANSCRIPT_KINDS, (1, 1, 2, 2, 2, 3), k=8))  # those learned late more often
     asked = [ask_transcript(rng, lines, kind) for kind in kinds][:4]
     pieces = [Piece(f"###Human: {read_transcript(lines)}")]
@@ -346,23 +346,24 @@ def _option_drill(rng: Random) -> Conversation:
 
 
 def binding_drill(rng: Random) -> Conversation:
-    """Which word stands with which: pairs, asked from either side, or the letter of an option that is named."""
-    if rng.random() < 0.35:
+    """Which word stands with which: pairs, asked from either side, or the letter of an option that is named.
+
+    What stands between the two words varies: the letter of an option and the name of a speaker are not next to theirs.
+    """
+    draw = rng.random()
+    if draw < 0.3:
         return _option_drill(rng)
-    if rng.random() < 0.6:
-        firsts, seconds = rng.sample(tuple(COLOURS), 4), rng.sample(SHAPES, 4)
-    else:
-        words = list(dict.fromkeys(random_words(rng, 14).split()))
-        if len(words) < 8:
-            return copy_drill(rng)
-        firsts, seconds = words[:4], words[4:8]
     count = rng.randint(2, 4)
+    firsts, seconds = _pair_words(rng)
+    before, between, after = rng.choice(_PAIRINGS)
+    if before == "(":
+        firsts = list("ABCD")
     pairs = list(zip(firsts[:count], seconds[:count], strict=True))
-    text = " " + ", ".join(f"{one} {other}" for one, other in pairs) + " "
+    text = " " + ", ".join(f"{before}{one}{between}{other}{after}" for one, other in pairs) + " "
     rounds = []
     for one, other in rng.sample(pairs, len(pairs)):
         form = rng.random()
-        if form < 0.4:
+        if form < 0.3:
             rounds.append((f"what is with {one}?", other))
         elif form < 0.8:
             rounds.append((f"what is with {other}?", one))
@@ -371,6 +372,18 @@ def binding_drill(rng: Random) -> Conversation:
             shown = other if true else rng.choice([wrong for _, wrong in pairs if wrong != other])
             rounds.append((f"is there a {one} {shown}?", "yes" if true else "no"))
     return Conversation(tuple(_assemble([(text, None, "")], rounds)), ("binding",) * len(rounds))
+
+
+_PAIRINGS = (("", " ", ""), ("", " ", ""), ("(", ") ", ""), ("(", ") ", ""), ("", ": ", ""), ("", ': "', '"'))
+
+
+def _pair_words(rng: Random) -> tuple[list[str], list[str]]:
+    if rng.random() < 0.6:
+        return rng.sample(tuple(COLOURS), 4), rng.sample(SHAPES, 4)
+    if rng.random() < 0.5:
+        return rng.sample(SPEAKERS, 4), rng.sample(PHRASES[2], 4)
+    words = list(dict.fromkeys(random_words(rng, 30).split()))
+    return words[:4], words[4:8]
 
 
 assert set(_WEIGHTS) == set(KINDS)

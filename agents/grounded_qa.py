@@ -14,7 +14,7 @@ steps, and a chat model that puts follow-up questions into words of their own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage, convert_to_messages
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -153,7 +153,7 @@ class GroundedQA(Runnable[Any, Answer]):
         if span is not None and not isinstance(span, TimeSpan):
             span = TimeSpan(*map(float, span))
         return {
-            "messages": convert_to_messages(given.get("history") or ()),
+            "messages": cast("list[AnyMessage]", convert_to_messages(given.get("history") or ())),
             "question": str(given["question"]),
             "k": given.get("k", DEFAULT_K),
             "videos": None if videos is None else [str(video) for video in videos],

@@ -115,7 +115,9 @@ def _result(end: StopIteration) -> Response | AIMessage:
 def _parts(messages: Sequence[AnyMessage]) -> tuple[list[AnyMessage], list[AnyMessage]]:
     """The questions and answers before the last question, and all messages from that on."""
     last = max(number for number, message in enumerate(messages) if message.type == "human")
-    earlier = [each for each in messages[:last] if each.type == "human" or (each.type == "ai" and each.text)]
+    earlier: list[AnyMessage] = [
+        each for each in messages[:last] if each.type == "human" or (each.type == "ai" and each.text)
+    ]
     return earlier, list(messages[last:])
 
 

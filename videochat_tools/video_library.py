@@ -125,7 +125,7 @@ class VideoLibrary(LibraryStore):
         """
         asked = analyse(query)
         unknown = self.encoder.calibration.has_not_learned(content_words(asked.described))
-        where = {"videos": videos, "span": span, "channels": ("speech",) if unknown else CHANNELS}
+        where: dict[str, Any] = {"videos": videos, "span": span, "channels": ("speech",) if unknown else CHANNELS}
         hits = self.search(asked.text, k=4 * k if asked.asks_speech else k, **where)
         if asked.asks_speech:  # a silent stretch cannot hold the answer
             hits = [hit for hit in hits if hit.text]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from videochat_tools.evaluation.benchmarks.choices import (
     strict_mvbench,
 )
 from videochat_tools.evaluation.benchmarks.footage import Footage
+from videochat_tools.evaluation.benchmarks.mvbench import TASKS
 
 ITEM = ChoiceItem("0", "v", Footage(Path("v.mp4")), "Which?", ("the cat.", "a dog", "two"), 1)
 
@@ -91,7 +93,7 @@ def test_mvbench(shared: Path) -> None:
     benchmark = load_benchmark("mvbench", shared / "annotations" / "mvbench")
     items = benchmark.items
     assert len(items) == 4000
-    assert len({item.groups["task"] for item in items}) == 20
+    assert Counter(item.groups["task"] for item in items) == dict.fromkeys(TASKS, 200)
     assert chance(items) == pytest.approx(0.2829, abs=5e-5)
     counts = [len(item.options) for item in items]
     assert {n: counts.count(n) for n in set(counts)} == {1: 5, 2: 118, 3: 1301, 4: 2376, 5: 200}
@@ -110,21 +112,34 @@ def test_mvbench(shared: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "folder", "questions", "videos", "guessing", "always_a"),
+    ("name", "folder", "questions", "videos", "options", "guessing", "always_a"),
     [
-        ("lvbench", "lvbench", 1519, 101, 0.25, 374 / 1519),
-        ("longvideobench", "longvideobench", 1337, 753, 0.2133, 291 / 1337),
-        ("video-mme", "video_mme", 2700, 900, 0.25, 677 / 2700),
+        ("lvbench", "lvbench", 1519, 101, {4: 1519}, 0.25, 374 / 1519),
+        ("longvideobench", "longvideobench", 1337, 753, {3: 1, 4: 353, 5: 983}, 0.2133, 291 / 1337),
+        ("video-mme", "video_mme", 2700, 900, {4: 2700}, 0.25, 677 / 2700),
     ],
 )
 def test_the_other_annotations(
-    shared: Path, name: str, folder: str, questions: int, videos: int, guessing: float, always_a: float
+    shared: Path,
+    name: str,
+    folder: str,
+    questions: int,
+    videos: int,
+    options: dict[int, int],
+    guessing: float,
+    always_a: float,
 ) -> None:
     if name == "video-mme":
         pytest.importorskip("pyarrow")
     benchmark = load_benchmark(name, shared / "annotations" / folder)
     items = benchmark.items
     assert (len(items), len({item.video for item in items})) == (questions, videos)
+    assert Counter(len(item.options) for item in items) == options
+    lengths = Counter(item.groups.get("length") for item in items)
+    if name == "longvideobench":
+        assert lengths == {"15 s": 189, "60 s": 172, "600 s": 412, "3600 s": 564}
+    if name == "video-mme":
+        assert lengths == {"short": 900, "medium": 900, "long": 900}
     assert chance(items) == pytest.approx(guessing, abs=5e-5)
     assert benchmark.score(items, everywhere(benchmark, "(A)"))["right"][0].value == pytest.approx(always_a)
     assert not any(option.startswith(("(A)", "A. ")) for item in items for option in item.options)

@@ -63,8 +63,8 @@ def test_an_error_is_one_line(evaluate: Eval, tmp_path: Path) -> None:
     code, _, err = evaluate("mvbench", "--data", tmp_path, "--task", "action_count", "--control", "uniform")
     assert code == 1
     assert err == (
-        "videochat: error: mvbench has no control 'uniform': its frames are spread evenly over the video to begin with, so "
-        "that it would change nothing; choose one of none, blank, text-only\n"
+        "videochat: error: mvbench has no control 'uniform': its frames are spread evenly over the video to begin "
+        "with, so that it would change nothing; choose one of none, blank, text-only\n"
     )
 
 

@@ -14,7 +14,7 @@ from standins import RuleModel
 from videochat_tools.evaluation.benchmarks import load_benchmark
 from videochat_tools.evaluation.benchmarks.footage import Frames
 from videochat_tools.evaluation.benchmarks.models import Models
-from videochat_tools.evaluation.benchmarks.msrvtt import rank_of
+from videochat_tools.evaluation.benchmarks.msrvtt import RERANKED, rank_again, rank_of
 from videochat_tools.evaluation.benchmarks.runner import RunResult, run_benchmark
 from videochat_tools.testing import COLORS, FakeVideoEncoder
 
@@ -64,6 +64,17 @@ def test_videos_and_sentences_find_one_another(tmp_path: Path, write_video: Call
 def test_ranks_count_equals_as_better() -> None:
     values = np.array([0.3, 0.9, 0.3, 0.1])
     assert [rank_of(values, place) for place in range(4)] == [3, 1, 3, 4]
+
+
+def test_only_the_best_by_similarity_are_put_in_a_new_order() -> None:
+    similarity = np.linspace(1.0, 0.0, 300)  # the n-th video is the n-th best
+    best = np.argsort(-similarity)[:RERANKED]
+    matched = np.linspace(0.0, 1.0, RERANKED)  # the head thinks the opposite
+    assert RERANKED == 128
+    assert rank_again(similarity, best, matched, 127) == 1
+    assert rank_again(similarity, best, matched, 0) == 128
+    assert rank_again(similarity, best, matched, 128) == 129, "who is not among them stays behind them"
+    assert rank_again(similarity, best, matched, 200) == 201
 
 
 # -------------------------------------------------------------------------------------------------------- long videos

@@ -28,7 +28,7 @@ from videochat_tools.evaluation.benchmarks.base import (
 from videochat_tools.evaluation.benchmarks.files import Row, find_annotations, find_file, read_rows
 from videochat_tools.evaluation.benchmarks.footage import Footage, blank_frames, read_frames
 
-__all__ = ["MSRVTT", "rank_of"]
+__all__ = ["MSRVTT", "rank_again", "rank_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -124,10 +124,10 @@ class MSRVTT(Benchmark[PairItem]):
         if features.size:
             best = np.argsort(-to_videos, kind="stable")[:RERANKED]
             matched = encoder.match(item.question, np.stack([self._load(self._pool[n], "features") for n in best]))
-            ranks["text_to_video"]["matching"] = _again(to_videos, best, matched, row)
+            ranks["text_to_video"]["matching"] = rank_again(to_videos, best, matched, row)
             best = np.argsort(-to_texts, kind="stable")[:RERANKED]
             matched = np.concatenate([encoder.match(self._items[n].question, features[None]) for n in best])
-            ranks["video_to_text"]["matching"] = _again(to_texts, best, matched, place)
+            ranks["video_to_text"]["matching"] = rank_again(to_texts, best, matched, place)
         return {"ranks": ranks, "pool": len(self._pool)}
 
     def score(self, items: Sequence[PairItem], records: Mapping[str, Record]) -> Sections:
@@ -173,7 +173,7 @@ def rank_of(values: npt.NDArray[np.floating[Any]], right: int) -> int:
     return int((values >= values[right]).sum())
 
 
-def _again(
+def rank_again(
     similarity: npt.NDArray[np.floating[Any]], best: npt.NDArray[np.int64], matched: npt.NDArray[Any], right: int
 ) -> int:
     """Rank after the best were put in a new order; who is not among them keeps its place."""

@@ -16,7 +16,13 @@ from rendering import barcode, render, render_numbered, tone, truncate
 from torch import Tensor
 from torch.nn import functional as F
 
-from videochat_tools.errors import MediaError, MediaNotFoundError, UnreadableMediaError, UnsupportedContentError
+from videochat_tools.errors import (
+    MediaError,
+    MediaNotFoundError,
+    UnreadableMediaError,
+    UnsupportedContentError,
+    VideoChatError,
+)
 from videochat_tools.media.frame_times import frame_times
 from videochat_tools.models.frame_sampling import clip_frames
 from videochat_tools.models.videochat2.image_processing import IMAGENET_MEAN, IMAGENET_STD, normalise, standardise
@@ -231,6 +237,31 @@ def test_what_is_no_clip(tmp_path: Path, sampling: ClipSampling, frame_folder: C
     (folder / "x_2.png").write_bytes((folder / "00002.png").read_bytes())
     with pytest.raises(UnreadableMediaError, match="two pictures numbered 2"):
         read_clip(ClipRequest(folder, "video"), sampling)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.png", "a.jpg", "a.webp"])
+def test_damaged_bytes_give_a_clip_or_one_of_our_errors(tmp_path: Path, sampling: ClipSampling, name: str) -> None:
+    pictures = [Image.fromarray(barcode(number, (SIDE, SIDE))) for number in range(4)]
+    path = tmp_path / name
+    if name == "a.mp4":
+        render_numbered(path, 4, (SIDE, SIDE))
+    elif name == "a.gif":
+        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=100)
+    else:
+        pictures[0].save(path)
+    content, rng, told = path.read_bytes(), random.Random(0), []
+    for _ in range(40):
+        damaged = bytearray(content)
+        for _ in range(rng.choice([1, 5, 50])):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        path.write_bytes(damaged[: rng.choice([len(damaged), rng.randrange(len(damaged))])])
+        try:
+            clip = read_clip(ClipRequest(path, "video" if name in ("a.mp4", "a.gif") else "image"), sampling)
+        except VideoChatError as error:
+            told.append(str(error))
+        else:
+            assert bool(clip.pixels.isfinite().all())
+    assert told and all(name in each for each in told)
 
 
 # As what pixels

@@ -37,7 +37,7 @@ class DecodingPool:
     """Threads that each have a decoding process.
 
     Args:
-        read: What the processes do, such as :func:`read_clip` with a sampling; must be picklable.
+        read: What the processes do, such as :func:`read_clip` with a sampling: picklable, and raises only our errors.
         workers: How many, at least 1.
         time_limit: Seconds that one clip may take.
     """
@@ -164,9 +164,8 @@ def _serve(pipe: Connection, read: ReadClip) -> None:
             request = pipe.recv()
             try:
                 clip = read(request)
-            except Exception as error:  # whatever a decoder may raise, it is told and counted
-                known = isinstance(error, VideoChatError)
-                pipe.send(str(error) if known else f"{request.path}: {type(error).__name__}: {error}")
+            except VideoChatError as error:
+                pipe.send(str(error))
                 continue
             pipe.send((tuple(clip.pixels.shape), clip.times))
             # As bytes: PyTorch's own way needs shared memory, of which containers have little.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from videochat_tools.errors import MediaNotFoundError, UnreadableMediaError
+from videochat_tools.errors import MediaNotFoundError, UnreadableMediaError, VideoChatError
 from videochat_tools.media import open_video
 from videochat_tools.media.frame_times import frame_times
 from videochat_tools.media.picture import read_picture
@@ -61,14 +61,19 @@ def read_clip(request: ClipRequest, sampling: ClipSampling) -> Clip:
         MediaError: The file is missing, damaged, or not of this kind.
         UnsupportedContentError: The part of the video begins after its end.
     """
-    rng = random.Random(request.draws)
-    times: tuple[float, ...] = ()
+    try:
+        return _read(request, sampling, random.Random(request.draws))
+    except VideoChatError:
+        raise
+    except Exception as error:  # decoders of damaged files raise whatever comes
+        raise UnreadableMediaError(f"{request.path} cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _read(request: ClipRequest, sampling: ClipSampling, rng: random.Random) -> Clip:
     if request.kind == "image":
-        frames = read_picture(request.path)[None]
-    else:
-        read = _read_folder if request.path.is_dir() else _read_video
-        frames, times = read(request, sampling, rng)
-    return Clip(to_pixels(frames, sampling, rng, image=request.kind == "image"), times)
+        return Clip(to_pixels(read_picture(request.path)[None], sampling, rng, image=True))
+    frames, times = (_read_folder if request.path.is_dir() else _read_video)(request, sampling, rng)
+    return Clip(to_pixels(frames, sampling, rng), times)
 
 
 def clip_seconds(request: ClipRequest) -> float:

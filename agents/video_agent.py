@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, ModelCallLimitMiddleware, ToolCallLimitMiddleware
+from langchain.chat_models import init_chat_model
+from langchain_core.language_models import BaseChatModel
 
 from videochat_tools.agents.citations import CheckedCitations
 from videochat_tools.agents.guided_brain import GuidedBrain
@@ -15,7 +17,6 @@ from videochat_tools.chat_model import ChatVideoChat
 from videochat_tools.tools import VideoToolkit
 
 if TYPE_CHECKING:
-    from langchain_core.language_models import BaseChatModel
     from langchain_core.tools import BaseTool
     from langgraph.graph.state import CompiledStateGraph
     from langgraph.types import Checkpointer
@@ -37,7 +38,7 @@ INSTRUCTIONS = (
 
 
 def create_video_agent(
-    model: BaseChatModel,
+    model: str | BaseChatModel,
     library: VideoLibrary,
     *,
     tools: Sequence[BaseTool | Callable[..., Any]] = (),
@@ -63,7 +64,7 @@ def create_video_agent(
     steps, ``"messages"`` for tokens), and their asynchronous forms.
 
     Args:
-        model: the brain: any chat model that calls tools.
+        model: the brain: any chat model that calls tools, or its name for LangChain's ``init_chat_model``.
         library: where to look.
         tools: further tools.
         system_prompt: what the brain is told first.
@@ -82,13 +83,17 @@ def create_video_agent(
         **options: further ones of ``create_agent``, such as ``response_format`` and ``store``.
 
     Raises:
-        ValueError: a limit below 1, or guidance for a brain that is no ``ChatVideoChat``.
+        ValueError: a limit below 1, a brain that calls no tools, or guidance for one that is no ``ChatVideoChat``.
     """
     if min(model_call_limit, tool_call_limit) < 1:
         raise ValueError(
             f"the limits on calls must be at least 1, got model_call_limit={model_call_limit}, "
             f"tool_call_limit={tool_call_limit}"
         )
+    if isinstance(model, str):
+        model = init_chat_model(model)
+    if type(model).bind_tools is BaseChatModel.bind_tools:
+        raise ValueError(f"a {type(model).__name__} does not call tools; take another chat model as the brain")
     if frames is None:
         profile: Any = model.profile or {}
         frames = bool(profile.get("image_inputs")) and bool(profile.get("image_tool_message"))

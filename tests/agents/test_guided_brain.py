@@ -17,7 +17,7 @@ from videochat_tools.media import frames_decoded_total
 from videochat_tools.testing import FakeClipWatcher
 from videochat_tools.video_library import VideoLibrary
 
-World = tuple[VideoLibrary, list[dict[str, Any]]]
+World = tuple[VideoLibrary, dict[str, tuple[str, str, float, float]]]
 
 
 @pytest.fixture(scope="module")
@@ -25,18 +25,13 @@ def brain() -> ChatVideoChat:
     return ChatVideoChat()
 
 
-def question(world: World, kind: str) -> str:
-    """One that the library itself answers, about a scene after the first."""
-    return next(each["question"] for each in world[1] if each["type"] == kind and each["start"] > 0)
-
-
 def ask(agent: Any, text: str, thread: str = "1") -> list[Any]:
     return agent.invoke({"messages": [("user", text)]}, {"configurable": {"thread_id": thread}})["messages"]
 
 
 def test_it_searches_looks_at_the_clip_and_answers(world: World, brain: ChatVideoChat) -> None:
-    library, _ = world
-    asked = question(world, "colour")
+    library, questions = world
+    asked = questions["colour"][0]
     expected = library.ask(asked)
     assert expected.found
     before = frames_decoded_total()
@@ -50,15 +45,15 @@ def test_it_searches_looks_at_the_clip_and_answers(world: World, brain: ChatVide
 
 
 def test_it_follows_up_within_a_thread(world: World, brain: ChatVideoChat) -> None:
-    library, _ = world
+    library, questions = world
     agent = create_video_agent(brain, library, checkpointer=InMemorySaver())
-    asked = question(world, "shape")
+    asked, truth, *_ = questions["colour"]
     first = ask(agent, asked)
     later = ask(agent, "what colour was it?")
     assert later[-3].tool_calls[0]["args"] == {"query": asked}  # what the follow-up leans on
     assert later[-2].artifact["clips"] == first[-2].artifact["clips"]
-    assert "blue" in later[-1].text  # "… is the blue object that …" was the question
-    assert not ask(agent, "what colour was it?", thread="another")[-1].text.startswith("blue")
+    assert truth in later[-1].text
+    assert not ask(agent, "what colour was it?", thread="another")[-1].text.startswith(truth)
 
 
 def test_where_nothing_is_found_it_says_so(world: World, brain: ChatVideoChat) -> None:
@@ -70,7 +65,7 @@ def test_where_nothing_is_found_it_says_so(world: World, brain: ChatVideoChat) -
 async def test_its_words_are_streamed_and_block_nothing(
     world: World, brain: ChatVideoChat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    library, _ = world
+    library, questions = world
     threads: list[int] = []
     chunks = ChatVideoChat._chunks
 
@@ -79,7 +74,7 @@ async def test_its_words_are_streamed_and_block_nothing(
         return chunks(self, *args)
 
     monkeypatch.setattr(ChatVideoChat, "_chunks", noticed)
-    asked = question(world, "colour")
+    asked = questions["colour"][0]
     stream = create_video_agent(brain, library).astream({"messages": [("user", asked)]}, stream_mode="messages")
     words = [message.text async for message, _ in stream if isinstance(message, AIMessageChunk) and message.text]
     assert "".join(words) == library.ask(asked).text

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from langchain.agents.middleware import AgentMiddleware
+from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, ToolMessage
 from openai_server import calls, openai_server, says
 from small_library import Scripted, call, open_small_library
@@ -18,7 +19,7 @@ from videochat_tools.agents import create_video_agent
 from videochat_tools.testing import FakeClipWatcher
 from videochat_tools.video_library import VideoLibrary
 
-World = tuple[VideoLibrary, list[dict[str, Any]]]
+World = tuple[VideoLibrary, dict[str, tuple[str, str, float, float]]]
 
 
 @pytest.fixture
@@ -36,26 +37,26 @@ def results(messages: list[Any]) -> list[ToolMessage]:
 
 def test_real_tools_over_the_nano(world: World) -> None:
     library, questions = world
-    (asked,) = [each for each in questions if each["type"] == "colour" and each["start"] > 0]
+    asked, truth, start, end = questions["colour"]
     brain = Scripted(
         replies=[
             call("list_videos"),
-            call("search_video", query="an object passes in front of the cyan star", k=1),
-            call("ask_video", question=asked["question"]),
-            call("watch_clip", video="world.mp4", start=asked["start"], end=asked["end"], question="what can be seen?"),
-            call("read_transcript", video="world.mp4"),
-            f"It is {asked['answer']}.",
+            call("search_video", query="a star moves up", k=1),
+            call("ask_video", question=asked),
+            call("watch_clip", video="film.mp4", start=start, end=end, question="what can be seen?"),
+            call("read_transcript", video="film.mp4"),
+            f"It is {truth}.",
         ]
     )
-    messages = ask(create_video_agent(brain, library), asked["question"])
+    messages = ask(create_video_agent(brain, library), asked)
     listed, found, answered, watched, read = results(messages)
-    assert "world.mp4" in listed.content
+    assert "film.mp4" in listed.content
     (clip,) = found.artifact["clips"]
-    assert clip["start"] >= asked["start"] - 0.2 and clip["end"] <= asked["end"] + 0.2
-    assert asked["answer"] in answered.artifact["answer"]["text"]
+    assert clip["start"] >= start - 0.2 and clip["end"] <= end + 0.2
+    assert truth in answered.artifact["answer"]["text"]
     assert watched.status == "success" and watched.content.startswith("Answer: ")
-    assert "nina likes the simple shovel" in read.content.lower()
-    assert messages[-1].text == f"It is {asked['answer']}."
+    assert "nina lost the old umbrella" in read.content
+    assert messages[-1].text == f"It is {truth}."
 
 
 def test_what_the_brain_is_given(library: VideoLibrary) -> None:
@@ -131,6 +132,19 @@ def test_a_time_that_nothing_was_looked_at_is_no_proof(library: VideoLibrary) ->
     assert without_tools.text == "Red."
 
 
+@pytest.mark.allow_hosts(["127.0.0.1"])  # its client asks the system for the options of sockets
+def test_a_brain_may_be_named(library: VideoLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    assert create_video_agent("openai:gpt-5", library).name == "video_agent"
+    with pytest.raises(ValueError, match="model_provider"):
+        create_video_agent("no such brain", library)
+
+
+def test_a_brain_that_calls_no_tools_is_refused(library: VideoLibrary) -> None:
+    with pytest.raises(ValueError, match="FakeListChatModel does not call tools"):
+        create_video_agent(FakeListChatModel(responses=["hello"]), library)
+
+
 def test_own_middleware_and_tools_come_on_top(library: VideoLibrary) -> None:
     seen: list[str] = []
 
@@ -182,10 +196,10 @@ def asks_first(request: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.allow_hosts(["127.0.0.1"])
 def test_a_brain_that_speaks_the_openai_protocol(world: World) -> None:
     library, questions = world
-    (asked,) = [each for each in questions if each["type"] == "colour" and each["start"] > 0]
+    asked = questions["colour"][0]
     with openai_server(asks_first) as server:
         agent = create_video_agent(server.chat_model(), library)
-        assert ask(agent, asked["question"])[-1].text == f"Answer: {library.ask(asked['question']).text}"
+        assert ask(agent, asked)[-1].text == f"Answer: {library.ask(asked).text}"
     offered = {each["function"]["name"]: each["function"] for each in server.requests[0]["tools"]}
     assert set(offered) == {"list_videos", "search_video", "ask_video", "watch_clip", "read_transcript"}
     assert offered["ask_video"]["parameters"]["required"] == ["question"]

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForImageTextToText
 
 from videochat_tools.models.loading import read_checkpoint
+from videochat_tools.training.stages.checkpoints import read_trained
 from videochat_tools.training.stages.estimate import estimate
+from videochat_tools.training.stages.finishing import write_model
 from videochat_tools.training.stages.parameters import component_of
 from videochat_tools.training.stages.starting import start_network
 
@@ -51,6 +54,7 @@ TRAINED = {
     "3": {*BRIDGE, "Q-Former, text", "LoRA"},
     "4": {*BRIDGE, "Q-Former, text", "LoRA"},
 }  # fmt: skip
+LAST_TEXT = "layers.2.text_feed_forward."  # what comes out of it for the text is left, where only queries count
 KEY_BIASES = re.compile(r"\.key\.bias$")
 
 
@@ -69,7 +73,7 @@ def test_what_is_trained_changes_and_what_is_frozen_does_not(stages: Any, name: 
         same = torch.equal(value, before[key].to(value.dtype))
         if component_of(key) not in wanted or KEY_BIASES.search(key):
             assert same, f"{key} is frozen"
-        elif not key.endswith("embeddings.weight"):  # words that do not occur stay as they are but for their decay
+        elif not key.endswith("embeddings.weight") and not (options.stage > 2 and LAST_TEXT in key):
             assert not same, f"{key} is trained"
 
 
@@ -88,6 +92,21 @@ def test_the_finished_model_answers(stages: Any, data: Any, name: str) -> None:
 
 
 def test_the_finished_model_of_stage_1_embeds(stages: Any, data: Any) -> None:
-    from videochat_tools.embeddings import load_encoder
+    from videochat_tools import VideoEmbeddings
 
-    assert load_encoder
+    encoder = VideoEmbeddings(str(stages.model("videochat2-stage1")))
+    (vector,) = encoder.embed_documents([f"file://{data.root / 'red.mp4'}#t=0,0.8"])
+    assert len(vector) == len(encoder.embed_query("a red video")) == 24
+
+
+def test_lora_is_merged_if_asked_for(stages: Any, data: Any, tmp_path: Path) -> None:
+    name = "videochat2-vicuna-stage3"
+    trained = read_trained(stages.run(name) / "checkpoints" / "step-00000020")
+    write_model(tmp_path / "merged", trained, stages.options(name, lora_output="merge"))
+    assert not list((tmp_path / "merged").glob("adapter_*"))
+    ids = torch.tensor([[1, 5, 9, 30]])
+    logits = [
+        AutoModelForImageTextToText.from_pretrained(folder)(input_ids=ids).logits
+        for folder in (tmp_path / "merged", stages.model(name))
+    ]
+    torch.testing.assert_close(*logits, rtol=0, atol=1e-4)

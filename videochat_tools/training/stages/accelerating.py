@@ -29,8 +29,6 @@ def require_packages(options: StageOptions) -> None:
     for package, purpose, used in needed:
         if used and find_spec(package) is None:
             raise MissingDependencyError(package, "train", purpose)
-    if options.deepspeed and find_spec("deepspeed") is None:
-        raise ConfigurationError("deepspeed is set, but not installed; run: pip install deepspeed")
 
 
 def make_accelerator(options: StageOptions) -> Accelerator:
@@ -49,17 +47,27 @@ def make_accelerator(options: StageOptions) -> Accelerator:
     on_gpu = options.device == "auto" and torch.cuda.is_available()
     if options.mixed_precision == "fp16" and not on_gpu:
         raise ConfigurationError("mixed_precision fp16 needs a GPU; set mixed_precision to bf16 or no")
-    if (options.fsdp or _asked_of_launcher("FSDP")) and not on_gpu:
+    if _launched_with("DEEPSPEED"):
+        raise ConfigurationError(
+            "accelerate launch is configured for DeepSpeed, which these stages do not use; shard with fsdp, whose "
+            "reshard_after_forward = false does what ZeRO stage 2 does, and true what stage 3 does"
+        )
+    sharded = bool(options.fsdp) or _launched_with("FSDP")
+    version = options.fsdp.get("fsdp_version", os.environ.get("FSDP_VERSION", 2 if options.fsdp else 1))
+    if sharded and str(version) != "2":
+        raise ConfigurationError(
+            f"fsdp_version {version} cannot shard frozen and trained weights side by side; set fsdp_version to 2, here "
+            "or in the configuration of accelerate launch"
+        )
+    if sharded and not on_gpu:
         raise ConfigurationError("fsdp shards over GPUs, and there is none; leave fsdp out")
-    if (options.fsdp or _asked_of_launcher("FSDP")) and options.family == "retrieval":
+    if sharded and options.family == "retrieval":
         raise ConfigurationError(
             "fsdp cannot shard the scalar temperature of stage 1, which fits a GPU whole; leave it out"
         )
     plugins: dict[str, Any] = {}
     if options.fsdp:
         plugins["fsdp_plugin"] = fsdp_plugin(options)
-    if options.deepspeed:
-        plugins["deepspeed_plugin"] = _deepspeed_plugin(options)
     # Text alone passes tower and Q-Former by; a loss without weight its head.
     partly_used = any(corpus.get("medium") == "text" for corpus in options.corpora) or not (
         options.contrastive_weight and options.matching_weight and options.caption_weight
@@ -82,23 +90,12 @@ def fsdp_plugin(options: StageOptions) -> Any:
     from accelerate import FullyShardedDataParallelPlugin
 
     arguments = {"fsdp_version": 2, "auto_wrap_policy": "transformer_based_wrap", **options.fsdp}
-    if arguments["fsdp_version"] == 1:
-        arguments.setdefault("use_orig_params", True)  # frozen and trained parameters side by side
     try:
         return FullyShardedDataParallelPlugin(**arguments)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(
             f"fsdp: {_first_line(error)}; see Accelerate's FullyShardedDataParallelPlugin"
         ) from error
-
-
-def _deepspeed_plugin(options: StageOptions) -> Any:
-    from accelerate import DeepSpeedPlugin
-
-    try:
-        return DeepSpeedPlugin(**{"zero_stage": 1, **options.deepspeed})
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"deepspeed: {_first_line(error)}; see Accelerate's DeepSpeedPlugin") from error
 
 
 def checkpoint_activations(model: nn.Module, options: StageOptions) -> None:
@@ -121,7 +118,7 @@ def _enable(model: Any) -> None:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=arguments)
 
 
-def _asked_of_launcher(what: str) -> bool:
+def _launched_with(what: str) -> bool:
     return os.environ.get(f"ACCELERATE_USE_{what}", "false").lower() == "true"
 
 

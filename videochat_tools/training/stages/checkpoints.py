@@ -33,7 +33,7 @@ _MODEL, _OPTIMIZER, _PROGRESS = "model.safetensors", "optimizer.safetensors", "p
 _PREFIX = "model."  # of the network in its StageModule
 # What may differ when a run is taken up: it decides how the work is done and shown, not what is learned.
 _FREE = frozenset(
-    """workers device fsdp deepspeed gradient_checkpointing tower_checkpointing max_steps checkpoint_steps
+    """workers device fsdp gradient_checkpointing tower_checkpointing max_steps checkpoint_steps
     keep_checkpoints log_steps tensorboard lora_output text_config""".split()
 )
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
@@ -111,7 +111,6 @@ def restore(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, opt
     _check_options(path, saved, options)
     trained = read_trained(path)
     _check_names(path, module, trained)
-    groups = get_state_dict(module, optimizer, options=_WHOLE)[1]["param_groups"]
     states: dict[str, dict[str, Tensor]] = {}
     for name, value in moments.items():
         parameter, _, moment = name.rpartition("|")
@@ -120,7 +119,7 @@ def restore(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, opt
         module,
         optimizer,
         model_state_dict={_PREFIX + name: value for name, value in trained.items()},
-        optim_state_dict={"state": states, "param_groups": groups},
+        optim_state_dict={"state": states, "param_groups": _groups(module, optimizer)},
         options=_WHOLE,
     )
     return progress
@@ -154,7 +153,7 @@ def _check_options(path: Path, saved: Mapping[str, Any], options: StageOptions) 
 
 def _check_names(path: Path, module: nn.Module, trained: Mapping[str, Tensor]) -> None:
     wanted = {
-        name.removeprefix("module.").removeprefix(_PREFIX): parameter.shape
+        _name(name).removeprefix(_PREFIX): parameter.shape
         for name, parameter in module.named_parameters()
         if parameter.requires_grad
     }
@@ -166,6 +165,17 @@ def _check_names(path: Path, module: nn.Module, trained: Mapping[str, Tensor]) -
             f"{path} is of another network: {len(wrong)} of its tensors do not fit, first {wrong[0]}; go on with the "
             "model that the run began with, or give a new --output"
         )
+
+
+def _name(name: str) -> str:
+    """A parameter's name without the wrapper of several processes."""
+    return name.removeprefix("module.")
+
+
+def _groups(module: nn.Module, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Groups of the optimiser with the names of their parameters, as ``set_state_dict`` wants them in every process."""
+    names = {id(parameter): _name(name) for name, parameter in module.named_parameters()}
+    return [{**group, "params": [names[id(each)] for each in group["params"]]} for group in optimizer.param_groups]
 
 
 def _flat(states: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:

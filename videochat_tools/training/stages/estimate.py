@@ -31,7 +31,7 @@ class Estimate:
         processes: As ``torchrun`` says, else 1.
         epochs: Of the stage.
         precision: Of the frozen language model, and of autocast.
-        sharding: "fsdp" or "deepspeed" where memory is divided among processes, else empty.
+        sharded: Whether memory is divided among the processes.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Estimate:
     processes: int
     epochs: int
     precision: tuple[str, str]
-    sharding: str
+    sharded: bool
 
     @property
     def trained(self) -> int:
@@ -99,7 +99,7 @@ class Estimate:
             f"gradients, float32    {_gib(self.gradients):>8} GiB",
             f"AdamW, float32        {_gib(self.optimizer):>8} GiB",
             f"together              {_gib(self.total):>8} GiB a process, and activations"
-            + (f"; {self.sharding} divides it among the processes" if self.sharding else ""),
+            + ("; fsdp divides it among the processes" if self.sharded else ""),
             f"autocast: {self.precision[1]}",
         ]
         if self.steps is None:
@@ -156,7 +156,7 @@ def estimate(options: StageOptions) -> Estimate:
         processes=processes,
         epochs=options.epochs,
         precision=(options.language_model_dtype, options.mixed_precision),
-        sharding="fsdp" if options.fsdp else "deepspeed" if options.deepspeed else "",
+        sharded=bool(options.fsdp),
     )
 
 

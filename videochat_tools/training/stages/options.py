@@ -95,7 +95,6 @@ class StageOptions:
     fsdp: dict[str, Any] = _option(
         {}, "Arguments of Accelerate's FullyShardedDataParallelPlugin; empty shards nothing."
     )
-    deepspeed: dict[str, Any] = _option({}, "Arguments of Accelerate's DeepSpeedPlugin, such as zero_stage.")
     device: Literal["auto", "cpu"] = _option("auto", "The GPUs of this machine, or its processor.")
 
     max_steps: int | None = _option(None, "Stop after so many steps; the schedule stays that of all epochs.", least=1)
@@ -115,8 +114,6 @@ class StageOptions:
             )
         if self.lora_rank and not self.lora_targets:
             raise ConfigurationError("lora_rank is set, but no lora_targets; name modules such as q_proj and v_proj")
-        if self.fsdp and self.deepspeed:
-            raise ConfigurationError("fsdp and deepspeed are both set; keep one of them")
         if self.family == "retrieval" and not (self.contrastive_weight + self.matching_weight + self.caption_weight):
             raise ConfigurationError("all three losses of stage 1 have the weight 0; give one of them a weight")
 

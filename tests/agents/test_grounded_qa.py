@@ -230,10 +230,11 @@ def test_a_conversation_goes_on_in_another_process(
         agent = create_video_agent(brain, library, checkpointer=saver)
         agent.invoke({"messages": [("user", GREEN)]}, thread("agent"))
         asked = create_grounded_qa(world[0], checkpointer=saver).invoke("who bumps the square?", thread("nano"))
+    paths = f"{Path(__file__).parents[1]}:{Path(__file__).parents[2]}"
     run = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(colours), str(database), str(world[0].path)],
         capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
-        env={"PYTHONPATH": f"{Path(__file__).parents[1]}:{Path(__file__).parents[2]}", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        env={"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     nano_span, answer, earlier, agent_answer, heard = run.stdout.splitlines()

@@ -95,7 +95,7 @@ def test_every_key_has_its_help_in_what_show_prints() -> None:
         (["stage=4"], "vicuna has no stage 4; there are videochat 1, 2; retrieval 1; vicuna 2, 3; mistral 2, 3, 4"),
         (["epochs"], "--set 'epochs' has no value; write key=value"),
         (["epochs.a=1"], "epochs is no table"),
-        (["fsdp={ a = 1 }", "deepspeed={ b = 1 }"], "fsdp and deepspeed are both set"),
+        (["lora_targets=[]"], "lora_rank is set, but no lora_targets"),
     ],
 )
 def test_wrong_keys_and_values(changes: list[str], message: str) -> None:
@@ -161,6 +161,15 @@ def test_what_needs_a_gpu_says_so() -> None:
         make_accelerator(
             load_options("videochat2-vicuna-stage3", None, ["fsdp.fsdp_version=2", "mixed_precision=bf16"])
         )
+
+
+def test_other_ways_of_sharding_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = load_options("videochat2-vicuna-stage3", None, ["fsdp.fsdp_version=1", "mixed_precision=bf16"])
+    with pytest.raises(ConfigurationError, match="fsdp_version 1 cannot shard .*set fsdp_version to 2"):
+        make_accelerator(options)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(ConfigurationError, match="configured for DeepSpeed, .*shard with fsdp"):
+        make_accelerator(options)
 
 
 # The dry run

@@ -28,6 +28,61 @@ import sys
 from videochat_tools.cli import app
 for config in sys.argv[1:]:
     app(["train", "--config", config, "--output", config.removesuffix(".toml")], standalone_mode=False)
+
+# The same network in shards: Accelerate shards over GPUs only, torch itself also here.
+from pathlib import Path
+import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from videochat_tools.training.stages import load_options
+from videochat_tools.training.stages.checkpoints import Progress, restore, save_checkpoint
+from videochat_tools.training.stages.encoding import make_encoder
+from videochat_tools.training.stages.parameters import decay_groups
+from videochat_tools.training.stages.starting import start_network
+from videochat_tools.training.stages.trainer import make_mixture, prepare_network
+
+options = load_options(None, sys.argv[2])
+start = start_network(options)
+mixture = make_mixture(options, distributed.get_rank(), 2)
+encoded = make_encoder(options, start.processor)(next(mixture.epoch(0)), "draws")
+module = prepare_network(start, options)
+total = torch.tensor(float(encoded.learned))
+distributed.all_reduce(total)
+arguments = {**encoded.inputs, "total": float(total), "share": 1.0}
+plain = module(**arguments)["loss"].detach()
+mesh = init_device_mesh("cpu", (2,))
+for layer in reversed(list(module.modules())):
+    if type(layer).__name__ in module._no_split_modules:
+        fully_shard(layer, mesh=mesh)
+fully_shard(module, mesh=mesh)
+
+
+def weights():
+    return {name: each.full_tensor() for name, each in module.named_parameters() if each.requires_grad}
+
+
+optimizer = torch.optim.AdamW(decay_groups(module, 0.02))
+loss = module(**arguments)["loss"]
+torch.testing.assert_close(loss.detach(), plain, rtol=1e-6, atol=1e-6)
+loss.backward()
+optimizer.step()
+optimizer.zero_grad()
+at = Progress(step=1, processes=2)
+folder = Path(sys.argv[2]).with_name("sharded")
+save_checkpoint(folder, module, optimizer, at, options, writes=distributed.get_rank() == 0)
+distributed.barrier()
+saved = {name: each.clone() for name, each in weights().items()}
+module(**arguments)["loss"].backward()
+optimizer.step()
+assert any(not torch.equal(saved[name], each) for name, each in weights().items())
+fresh = torch.optim.AdamW(decay_groups(module, 0.02))
+optimizer.zero_grad()
+assert restore(folder / "step-00000001", module, fresh, options) == at
+assert all(torch.equal(saved[name], each) for name, each in weights().items())
+moments = fresh.state_dict()["state"]
+assert len(moments) == len(saved) and all(each["step"] == 1 for each in moments.values())
+print("sharded")
 """
 
 
@@ -56,6 +111,7 @@ def runs(stages: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tup
     )
     assert run.returncode == 0, run.stderr[-3000:]
     assert run.stdout.count("written") == len(NAMES)  # by the first process alone
+    assert run.stdout.count("sharded") == 2
     return made
 
 

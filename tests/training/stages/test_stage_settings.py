@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from videochat_tools.errors import ConfigurationError, UnsupportedContentError
-from videochat_tools.training.stages.encoding import ChatEncoder
+from videochat_tools.training.stages.encoding import ChatEncoder, make_encoder
 from videochat_tools.training.stages.losses import RetrievalLoss
 from videochat_tools.training.stages.starting import start_network
 from videochat_tools.training.stages.trainer import make_mixture, prepare_network, train_stage
@@ -113,8 +113,6 @@ def test_our_losses_are_those_of_the_network(stages: Any) -> None:
     """In one process the sums over processes are what the network's own ``forward`` takes the mean of."""
     options = stages.options("videochat2-stage1", **STILL)
     start = start_network(options)
-    from videochat_tools.training.stages.encoding import make_encoder
-
     with make_mixture(options) as mixture:
         encoded = make_encoder(options, start.processor)(next(mixture.epoch(0)), "draws")
     module = prepare_network(start, options).eval()

@@ -6,8 +6,6 @@ import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from videochat_tools.errors import ConfigurationError, MissingDependencyError
 
 from .options import StageOptions
@@ -98,7 +96,7 @@ def fsdp_plugin(options: StageOptions) -> Any:
         ) from error
 
 
-def checkpoint_activations(model: nn.Module, options: StageOptions) -> None:
+def checkpoint_activations(model: Any, options: StageOptions) -> None:
     """Let layers be computed anew in the backward pass in place of keeping what they computed."""
     if options.tower_checkpointing and hasattr(model, "vision_encoder"):
         _enable(model.vision_encoder)

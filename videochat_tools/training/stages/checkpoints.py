@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -84,8 +84,10 @@ def save_checkpoint(
     if target.exists():  # of a run that was stopped while it finished: the same step, the same contents
         shutil.rmtree(target)
     with new_folder(target) as partial:
-        save_file(_plain({name.removeprefix(_PREFIX): value for name, value in model_state.items()}), partial / _MODEL)
-        save_file(_plain(_flat(optimizer_state["state"])), partial / _OPTIMIZER)
+        tensors = cast(dict[str, Tensor], model_state)
+        moments = _flat(cast(dict[str, dict[str, Tensor]], optimizer_state["state"]))
+        save_file(_plain({name.removeprefix(_PREFIX): value for name, value in tensors.items()}), partial / _MODEL)
+        save_file(_plain(moments), partial / _OPTIMIZER)
         content = {**asdict(progress), "options": asdict(options)}
         (partial / _PROGRESS).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     for old in sorted(folder.glob("step-*"))[: -options.keep_checkpoints]:
@@ -119,7 +121,7 @@ def restore(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, opt
         module,
         optimizer,
         model_state_dict={_PREFIX + name: value for name, value in trained.items()},
-        optim_state_dict={"state": states, "param_groups": _groups(module, optimizer)},
+        optim_state_dict=cast(Any, {"state": states, "param_groups": _groups(module, optimizer)}),
         options=_WHOLE,
     )
     return progress

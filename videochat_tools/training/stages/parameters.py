@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +72,7 @@ def freeze(model: nn.Module, options: StageOptions) -> None:
         parameter.requires_grad_(component_of(name) in trained)
 
 
-def set_modes(model: nn.Module, options: StageOptions) -> None:
+def set_modes(model: Any, options: StageOptions) -> None:
     """Training mode, in which things are dropped at random, for what is trained; frozen parts compute as they do later.
 
     The language model is in training mode where its layers are computed twice: only then transformers does so. It drops

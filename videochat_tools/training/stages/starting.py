@@ -81,6 +81,7 @@ def network_config(options: StageOptions) -> PreTrainedConfig:
             f"{options.model} holds a {before.model_type} model, stage {options.stage} of {options.family} goes on "
             f"from {_predecessor(options)}; give its folder with model"
         )
+    config: Any
     if isinstance(before, own):
         config = before
         if own is VideoChat2Config and config.family != options.family:

@@ -99,7 +99,7 @@ def test_a_video_and_its_subtitles_change_the_answer_only_where_they_are_given()
 
 def test_needles_are_found_in_haystacks_of_minutes(tmp_path: Path) -> None:
     def benchmark(*hours: float) -> NeedleInHaystack:
-        return load_benchmark("needle", hours=hours, needles=2)  # type: ignore[return-value]
+        return load_benchmark("needle", hours=hours, needles=1, seconds=15)  # type: ignore[return-value]
 
     output, cache, models = tmp_path / "out", tmp_path / "cache", Models()
     first = benchmark(0.02)
@@ -108,25 +108,24 @@ def test_needles_are_found_in_haystacks_of_minutes(tmp_path: Path) -> None:
     assert hay.duration == pytest.approx(0.02 * 3600, abs=8)
     shown = {(thing.colour, thing.shape) for scene in hay.scenes for thing in scene.things}
     assert not shown & first._pairs
-    assert result.facts["decoded"] == "1.0 minutes of H.264 video in 2 files with a needle each"
+    assert result.facts["decoded"] == "0.2 minutes of H.264 video in 1 files with a needle each"
     assert f"{hay.count} rendered scenes" in result.facts["never encoded or decoded"]
     found = {score.name: score for score in result.sections["needles"]}
-    assert found["0.02 h: found @5"].correct >= 3, "of four, by an encoder that finds 97 of 100 captions"  # type: ignore[union-attr]
-    assert found["0.02 h: found and answered"].total == 4
-    assert {score.name for score in result.sections["found and answered, by kind"]} == {
-        "0.02 h: said", "0.02 h: direction", "0.02 h: count"
-    }  # fmt: skip
+    assert found["0.02 h: found @5"].correct >= 1, "of two, by an encoder that finds nearly all captions"  # type: ignore[union-attr]
+    assert found["0.02 h: found and answered"].total == 2
+    kinds = {score.name for score in result.sections["found and answered, by kind"]}
+    assert kinds == {"0.02 h: said", "0.02 h: direction"}
     kept = {path: path.stat().st_mtime_ns for path in (*cache.rglob("*.npy"), *output.rglob("*.mp4"))}
-    assert len(kept) == 3
+    assert len(kept) == 2
     longer = run_benchmark(benchmark(0.02, 0.2), output, models, cache=cache)
-    assert longer.counts == {"answered": 8}
+    assert longer.counts == {"answered": 4}
     assert {path: path.stat().st_mtime_ns for path in kept} == kept, "nothing is rendered or embedded twice"
     names = [score.name for score in longer.sections["needles"]]
     assert names == [name.replace("0.02", hours) for hours in ("0.02", "0.2") for name in found]
     assert [score for score in longer.sections["needles"] if score.name in found] == list(found.values())
     for control in CONTROLS:
         result = run_benchmark(benchmark(0.02), tmp_path / control, models, cache=cache, control=control)
-        assert result.counts == {"answered": 4}
+        assert result.counts == {"answered": 2}
         assert ("found @1" in str(result.sections)) is (control == "blank")
     assert {path: path.stat().st_mtime_ns for path in kept} == kept, "the controls use the same haystack"
 

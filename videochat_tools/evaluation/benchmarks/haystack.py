@@ -12,6 +12,7 @@ import json
 import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Sequence
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from random import Random
@@ -28,7 +29,6 @@ from videochat_tools.library.source import LibrarySource, words_within
 from videochat_tools.media import uniform_times
 from videochat_tools.retrievers.options import RetrievalOptions
 from videochat_tools.retrievers.temporal import CHANNELS, HybridTemporalRetriever, SpokenMatch, VisualCandidate
-from videochat_tools.training.world.config import STANDARD, WorldConfig
 from videochat_tools.training.world.long_video import SPOKEN_SHARE
 from videochat_tools.training.world.narration import narrate
 from videochat_tools.training.world.render import render_clip
@@ -63,7 +63,6 @@ class Haystack:
         encoder: Makes the vectors.
         seconds: Length of all scenes together, at least.
         seed: Source of chance.
-        world: What scenes are drawn from.
         excluded: Scenes of which it is true are drawn again: those that a question could mean.
         name: Says what is excluded; another name means other files.
     """
@@ -75,20 +74,17 @@ class Haystack:
         seconds: float,
         *,
         seed: int = 0,
-        world: WorldConfig = STANDARD,
         excluded: Callable[[Scene], bool] = lambda scene: False,
         name: str = "",
     ) -> None:
         self.path = (folder / NAME).absolute()
         self._encoder = encoder
-        self._world = world
         self._seed = seed
         self.scenes: list[Scene] = []
         self._ends: list[float] = []
         self._draw(seconds, excluded)
         self.use(seconds)
         self._folder = folder / self._key(name)
-        self._chunks = [self._chunk(start) for start in range(0, len(self.scenes), CHUNK)]
         self.last_found: tuple[Any, list[VisualCandidate]] = (None, [])
 
     def _draw(self, seconds: float, excluded: Callable[[Scene], bool]) -> None:
@@ -96,9 +92,9 @@ class Haystack:
         total = 0.0
         while total < seconds or len(self.scenes) % CHUNK:
             rng = Random(f"{self._seed} haystack {len(self.scenes)}")
-            scene = sample_scene(rng, held_out=None, world=self._world)
+            scene = sample_scene(rng, held_out=None)
             while excluded(scene):
-                scene = sample_scene(rng, held_out=None, world=self._world)
+                scene = sample_scene(rng, held_out=None)
             self.scenes.append(scene)
             total += scene.duration
         self._ends = list(accumulate(scene.duration for scene in self.scenes))
@@ -146,7 +142,7 @@ class Haystack:
         """A scene as a clip [count, size, size, 3], at the times that a library would look at."""
         scene = self.scenes[number]
         times = uniform_times(TimeSpan(0.0, scene.duration), count)
-        return render_clip(scene, times, size, size, world=self._world)
+        return render_clip(scene, times, size, size)
 
     def nearest(self, vector: npt.NDArray[np.float32], k: int, span: TimeSpan | None = None) -> list[VisualCandidate]:
         """The scenes most similar to the vector of a text, best first, without features."""
@@ -175,11 +171,15 @@ class Haystack:
 
     def _key(self, name: str) -> str:
         """Says what decides about the vectors; a picture of the first scene stands for the code that renders."""
-        told = [self._encoder.fingerprint, self._seed, self._world.to_dict(), name]
-        digest = hashlib.sha256(json.dumps(told).encode())
+        digest = hashlib.sha256(json.dumps([self._encoder.fingerprint, self._seed, name]).encode())
         if self.scenes:
             digest.update(self._clips([0]).tobytes())
         return digest.hexdigest()[:16]
+
+    @cached_property
+    def _chunks(self) -> list[npt.NDArray[np.float32]]:
+        """The vectors of all scenes, made when they are first searched."""
+        return [self._chunk(start) for start in range(0, len(self.scenes), CHUNK)]
 
     def _chunk(self, start: int) -> npt.NDArray[np.float32]:
         """Vectors [CHUNK, rows, dimension], kept in a file and read from there when they are needed."""

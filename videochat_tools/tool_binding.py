@@ -69,8 +69,9 @@ def _converted(convert: Callable[[Any], dict[str, Any]], schema: Any) -> dict[st
     try:
         return convert(schema)
     except (TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
         raise UnsupportedSchemaError(
-            f"cannot read {schema!r:.200} as a schema; give a Pydantic model, a TypedDict or a JSON schema"
+            f"cannot read {schema!r:.200} as a schema ({reason}); give a Pydantic model, a TypedDict or a JSON schema"
         ) from error
 
 

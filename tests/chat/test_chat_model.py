@@ -9,12 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from asking import ask, video_tokens
-from langchain_core.language_models import BaseChatModel, GenericFakeChatModel
 from langchain_core.load import dumpd, load
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
 from langchain_core.messages.content import create_image_block, create_video_block
-from langchain_core.output_parsers import StrOutputParser
-from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.rate_limiters import BaseRateLimiter
 from PIL import Image
 from tiny_model import make_tiny_chat_model
@@ -151,16 +148,6 @@ def test_greedy_is_reproducible_and_so_is_a_seed(model: ChatVideoChat) -> None:
     assert reply(temperature=1.5, seed=1, top_p=1e-6) == reply()  # only the likeliest token is left
 
 
-def test_replies_end_before_a_stop_sequence(model: ChatVideoChat) -> None:
-    whole = str(model.invoke("tell me", max_tokens=40).content)
-    stop = whole[8:11]
-    cut = model.invoke("tell me", max_tokens=40, stop=["never said", stop])
-    assert cut.content == whole[: whole.index(stop)].strip()
-    assert cut.response_metadata["finish_reason"] == "stop"
-    streamed = "".join(str(chunk.content) for chunk in model.stream("tell me", max_tokens=40, stop=[stop]))
-    assert streamed == cut.content
-
-
 def test_the_length_of_a_reply_is_bounded(model: ChatVideoChat) -> None:
     reply = model.invoke("tell me", max_tokens=3)
     assert reply.usage_metadata is not None
@@ -237,15 +224,6 @@ def test_the_profile_says_what_the_model_takes(model: ChatVideoChat) -> None:
     assert (profile["max_input_tokens"], profile["max_output_tokens"]) == (512, 16)
     assert not profile["image_url_inputs"]
     assert ChatVideoChat(model=model.model, allow_remote=True).profile["image_url_inputs"]  # type: ignore[index]
-
-
-def test_a_chain_written_for_another_model_runs_with_this_one(model: ChatVideoChat) -> None:
-    def chain(chat: BaseChatModel) -> str:
-        prompt = ChatPromptTemplate.from_messages([("system", "be brief"), ("human", "{question}")])
-        return (prompt | chat.with_retry() | StrOutputParser()).invoke({"question": "what is it?"})
-
-    assert chain(GenericFakeChatModel(messages=iter(["a circle"]))) == "a circle"
-    assert chain(model)
 
 
 def test_a_language_model_in_half_precision_is_told_by_its_config(tiny_chat: Path, tmp_path: Path) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import pytest
+from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError, field_validator
 from tiny_model import make_tiny_chat_model
 
 from videochat_tools.chat_model import ChatVideoChat
@@ -94,7 +96,7 @@ def test_whatever_a_model_would_say_becomes_a_valid_call(model: ChatVideoChat, b
         model = ChatVideoChat(max_tokens=90)
     forced = model.bind_tools([add, search_video], tool_choice="any")
     names = set()
-    for seed in range(6 if bundled else 25):
+    for seed in range(4 if bundled else 15):
         reply = forced.invoke("what is one and two?", temperature=3.0, seed=seed)
         (call,) = reply.tool_calls
         assert is_valid(call), call
@@ -115,27 +117,32 @@ def test_in_few_tokens_a_call_is_short_but_whole(model: ChatVideoChat) -> None:
         long.invoke("find it", max_tokens=8)
 
 
-@pytest.mark.parametrize("choice", ["add", {"type": "function", "function": {"name": "add"}}])
+@pytest.mark.parametrize(
+    "choice", ["add", {"type": "function", "function": {"name": "add"}}, {"type": "tool", "name": "add"}]
+)
 def test_one_tool_can_be_asked_for(model: ChatVideoChat, choice: Any) -> None:
     reply = model.bind_tools([search_video, add], tool_choice=choice).invoke("find the ring")
     assert [call["name"] for call in reply.tool_calls] == ["add"]
 
 
-@pytest.mark.parametrize("choice", ["any", "required", True])
+@pytest.mark.parametrize("choice", ["any", "required", True, {"type": "any"}])
 def test_some_tool_can_be_asked_for(model: ChatVideoChat, choice: Any) -> None:
     assert model.bind_tools([search_video, add], tool_choice=choice).invoke("find the ring").tool_calls
 
 
 def test_where_the_model_may_choose_it_says_words_or_makes_a_call(model: ChatVideoChat) -> None:
     bound = model.bind_tools([add])
-    replies = [bound.invoke("tell me", temperature=2.5, seed=seed, max_tokens=60) for seed in range(60)]
+    replies = [bound.invoke("tell me", temperature=2.5, seed=seed, max_tokens=60) for seed in range(40)]
     calls = [reply for reply in replies if reply.tool_calls]
     words = [reply for reply in replies if not reply.tool_calls]
     assert calls and words
     assert all(is_valid(reply.tool_calls[0]) and reply.content == "" for reply in calls)
     assert all(not str(reply.content).startswith("{") and not reply.invalid_tool_calls for reply in words)
-    silent = model.bind_tools([add], tool_choice="none")
-    assert not any(silent.invoke("tell me", temperature=2.5, seed=seed, max_tokens=4).tool_calls for seed in range(20))
+    drawn = calls[0]
+    seed = replies.index(drawn)
+    for choice in ("none", False, {"type": "none"}):  # where it would make a call
+        silent = model.bind_tools([add], tool_choice=choice)
+        assert not silent.invoke("tell me", temperature=2.5, seed=seed, max_tokens=60).tool_calls
 
 
 def test_words_end_at_stop_sequences_and_calls_do_not(model: ChatVideoChat) -> None:
@@ -223,10 +230,67 @@ def test_a_model_that_cannot_decide_calls_first_and_then_answers(model: ChatVide
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
 def test_structured_output_keeps_to_its_schema(model: ChatVideoChat, method: Any) -> None:
     structured = model.with_structured_output(Scene, method=method, max_tokens=300, temperature=3.0)
-    for seed in range(8):
+    for seed in range(4):
         assert isinstance(structured.invoke("what is seen?", seed=seed), Scene)
     tree = model.with_structured_output(Tree.model_json_schema()).invoke("a tree")
     assert isinstance(tree, dict) and Tree(**tree)
+
+
+class Named(TypedDict):
+    """A thing with a name."""
+
+    name: str
+
+
+NAMED = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        Named,
+        NAMED,
+        {"title": "Named", **NAMED},
+        {"name": "Named", "strict": True, "schema": NAMED},
+        {"name": "Named", "description": "A thing.", "parameters": NAMED},
+        {"name": "Named", "description": "A thing.", "input_schema": NAMED},
+        {"type": "function", "function": {"name": "Named", "description": "A thing.", "parameters": NAMED}},
+    ],
+    ids=["TypedDict", "schema", "with a title", "OpenAI's", "function", "Anthropic's", "tool"],
+)
+def test_a_schema_in_any_form(model: ChatVideoChat, method: Any, schema: Any) -> None:
+    found = model.with_structured_output(schema, method=method).invoke("a thing", max_tokens=40)
+    assert isinstance(found, dict) and isinstance(found["name"], str)
+
+
+class Twice(BaseModel):
+    """A number that no grammar can find."""
+
+    number: int = Field(ge=0, le=5)
+
+    @field_validator("number")
+    @classmethod
+    def refuse(cls, number: int) -> int:
+        raise ValueError(f"{number} is not the one")
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])
+def test_what_a_grammar_cannot_know_is_an_error_or_told(model: ChatVideoChat, method: Any) -> None:
+    with pytest.raises((ValidationError, OutputParserException), match="is not the one"):
+        model.with_structured_output(Twice, method=method).invoke("a number")
+    both = model.with_structured_output(Twice, method=method, include_raw=True).invoke("a number")
+    assert isinstance(both, dict)
+    assert isinstance(both["raw"], AIMessage) and both["parsed"] is None
+    assert "is not the one" in str(both["parsing_error"])
+
+
+def test_an_object_is_streamed_as_it_grows(model: ChatVideoChat) -> None:
+    structured = model.with_structured_output(NAMED)
+    pieces: list[Any] = list(structured.stream("a thing", max_tokens=60))
+    assert len(pieces) > 2 and pieces[-1] == structured.invoke("a thing", max_tokens=60)
+    names = [piece["name"] for piece in pieces if "name" in piece]
+    assert all(later.startswith(earlier) for earlier, later in pairwise(names))
 
 
 def test_json_mode_and_the_raw_message(model: ChatVideoChat) -> None:
@@ -242,7 +306,7 @@ def test_tools_beside_an_answer_with_a_schema(model: ChatVideoChat) -> None:
     format_ = {"type": "json_schema", "json_schema": {"name": "Square", "schema": Square.model_json_schema()}}
     bound = model.bind_tools([add], strict=True, response_format=format_)
     kinds = set()
-    for seed in range(30):
+    for seed in range(20):
         reply = bound.invoke("go on", temperature=3.0, seed=seed)
         if reply.tool_calls:
             assert is_valid(reply.tool_calls[0])
@@ -279,6 +343,14 @@ def test_schemas_that_cannot_be_expressed(model: ChatVideoChat, schema: dict[str
 def test_tools_that_are_none(model: ChatVideoChat) -> None:
     with pytest.raises(ValueError, match="'subtract' is no tool; allowed are auto, any, none, add"):
         model.bind_tools([add], tool_choice="subtract")
+    with pytest.raises(ValueError, match="tool_choice 'any' needs tools to choose from"):
+        model.bind_tools([], tool_choice="any")
+    with pytest.raises(ValueError, match="'allowed_tools' is no tool"):
+        model.bind_tools([add], tool_choice={"type": "allowed_tools"})
+    for odd in (int, list[int], "Square", Literal["a"]):
+        for method in ("json_schema", "function_calling"):
+            with pytest.raises(UnsupportedSchemaError, match=r"as a schema \(.*\); give a Pydantic model, a TypedDict"):
+                model.with_structured_output(odd, method=method)  # type: ignore[arg-type]
     with pytest.raises(UnsupportedSchemaError, match="cannot call .*web_search"):
         model.bind_tools([{"type": "web_search_preview"}])
     with pytest.raises(ValueError, match="unknown method 'magic'"):

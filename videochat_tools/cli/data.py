@@ -45,7 +45,9 @@ def about() -> None:
 def check(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE", help="Annotation files (.json, .jsonl), or lists of corpora (.toml, .yaml)."),
+        typer.Argument(
+            metavar="FILE", help="Annotation files (.json, .jsonl), or lists of corpora (.toml, .yaml, .json)."
+        ),
     ],
     root: Annotated[
         Path | None,
@@ -96,10 +98,11 @@ def _corpora(files: list[Path], options: CheckOptions) -> list[tuple[Path, Check
     from dataclasses import replace
 
     from videochat_tools.training.data import read_corpora
+    from videochat_tools.training.data.checking import lists_corpora
 
     found: list[tuple[Path, CheckOptions]] = []
     for path in files:
-        if path.suffix not in (".toml", ".yaml", ".yml"):
+        if not lists_corpora(path):
             found.append((path, options))
             continue
         for corpus in read_corpora(path):

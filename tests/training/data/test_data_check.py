@@ -196,6 +196,8 @@ def test_a_list_of_corpora(data: Data, tmp_path: Path, media: Path, write: Write
     )
     code, out, _ = data("check", tmp_path / "c.toml")
     assert code == 1
+    write(tmp_path / "c.json", [["v.json", str(media / "videos"), "video"], ["t.jsonl", "", "text"]])
+    assert data("check", tmp_path / "c.json") == (code, out, "")
     first, second, third = out.splitlines()
     assert first.startswith(f"{tmp_path / 'v.json'}: 4 entries, 0 bad; 4 video")
     assert second == f"{tmp_path / 't.jsonl'}:2: entry 2: shows a image, but its corpus is of text; split the file"

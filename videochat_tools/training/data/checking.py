@@ -20,7 +20,7 @@ from .reading import Clip, ClipRequest, clip_seconds, read_clip
 from .records import find_faults, unknown_keys
 from .sampling import ClipSampling
 
-__all__ = ["CheckOptions", "Counts", "Fault", "UnknownKey", "check_file"]
+__all__ = ["CheckOptions", "Counts", "Fault", "UnknownKey", "check_file", "lists_corpora"]
 
 END_TOLERANCE = 1.0  # seconds that a part may end after its video: the lengths of videos are often rounded up
 
@@ -137,6 +137,17 @@ def check_file(path: Path, options: CheckOptions, counts: Counts) -> Iterator[Fa
     finally:
         if pool is not None:
             pool.close()
+
+
+def lists_corpora(path: Path) -> bool:
+    """Whether a file names annotation files, in place of holding samples."""
+    if path.suffix != ".json":
+        return path.suffix in (".toml", ".yaml", ".yml")
+    first = next(scan(path), None)
+    value = None if first is None else first.value
+    if isinstance(value, list):  # the released form; samples are objects
+        return len(value) > 1 and all(isinstance(part, str) for part in value)
+    return isinstance(value, dict) and "annotation" in value
 
 
 def _count_keys(entry: RawEntry, counts: Counts) -> None:

@@ -20,9 +20,9 @@ from videochat_tools.training.released.samples import MediaKind
 from .corpora import FOLDER_FPS
 from .sampling import ClipSampling, choose_frames, to_pixels
 
-__all__ = ["Clip", "ClipRequest", "clip_seconds", "folder_pictures", "read_clip"]
+__all__ = ["Clip", "ClipRequest", "clip_seconds", "read_clip"]
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+_PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 _LOST_SECONDS = 1.0  # of a video without one frame that can be decoded, before it counts as damaged
 
@@ -112,12 +112,12 @@ def _read_folder(request: ClipRequest, sampling: ClipSampling, rng: random.Rando
 
 def _folder_times(request: ClipRequest) -> tuple[list[float], list[Path]]:
     """When each picture of a folder appears, and where it lies; a gap in the numbers is time that passes."""
-    pictures = folder_pictures(request.path)
+    pictures = _folder_pictures(request.path)
     first = min(1, pictures[0][0])  # files are counted from 0 or from 1
     return [(number - first) / request.folder_fps for number, _ in pictures], [path for _, path in pictures]
 
 
-def folder_pictures(folder: Path) -> list[tuple[int, Path]]:
+def _folder_pictures(folder: Path) -> list[tuple[int, Path]]:
     """The numbered pictures of a folder in order: ``00001.jpg``, ``frame_12.png``; the last number in a name counts.
 
     Raises:
@@ -129,7 +129,7 @@ def folder_pictures(folder: Path) -> list[tuple[int, Path]]:
     found: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
         digits = re.findall(r"\d+", path.stem)
-        if path.suffix.lower() not in PICTURE_SUFFIXES or not digits:
+        if path.suffix.lower() not in _PICTURE_SUFFIXES or not digits:
             continue
         number = int(digits[-1])
         if number in found:

@@ -230,6 +230,6 @@ def _frames(options: Mapping[str, Any]) -> int | None:
         value = int(value)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= value <= MAX_FRAMES:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= int(value) <= MAX_FRAMES:
         raise UnsupportedContentError(f"num_frames must be a whole number from 1 to {MAX_FRAMES}, got {value!r}")
     return int(value)

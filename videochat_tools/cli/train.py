@@ -76,8 +76,11 @@ def train(
             print_json(found.to_dict()) if as_json else typer.echo(str(found))
         return
     from tqdm import tqdm
+    from transformers.utils import logging as transformers_logging
 
     from videochat_tools.training.stages.trainer import StepReport, train_stage
+
+    transformers_logging.disable_progress_bar()
 
     folder = output or RUNS / (name or (config.stem if config else "run"))
     with tqdm(unit="step", disable=None if first else True, leave=False) as bar:  # None: only on a terminal

@@ -55,6 +55,17 @@ def test_the_released_recipes() -> None:
     assert (hd.max_tiles, hd.augment, hd.mixed_precision) == (6, False, "bf16")
 
 
+def test_the_page_has_the_recipes() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
+    table = page.split("## The recipes\n")[1].strip().split("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    assert {row[0].strip("`") for row in rows} == set(RECIPES)
+    for name, *_, frames, batch, rate, schedule, text in rows:
+        epochs, warm_up, floor = (float(each) for each in schedule.split(","))
+        *released, _ = RECIPES[name.strip("`")]
+        assert released == [int(frames), int(batch), float(rate), epochs, warm_up, floor, int(text)], name
+
+
 def test_a_file_replaces_the_recipe_and_single_keys_replace_the_file(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     config = tmp_path / "mine" / "run.toml"

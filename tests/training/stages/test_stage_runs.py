@@ -96,7 +96,7 @@ def test_the_finished_model_of_stage_1_embeds(stages: Any, data: Any) -> None:
 
     encoder = VideoEmbeddings(str(stages.model("videochat2-stage1")))
     (vector,) = encoder.embed_documents([f"file://{data.root / 'red.mp4'}#t=0,0.8"])
-    assert len(vector) == len(encoder.embed_query("a red video")) == 24
+    assert len(vector) == len(encoder.embed_query("a red video")) > 24  # the space, and what tells texts from videos
 
 
 def test_lora_is_merged_if_asked_for(stages: Any, data: Any, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_temperature_that_leaves_its_bounds_is_brought_back(stages: Any) -> No
         with torch.no_grad():
             module.model.temp.fill_(given)
         module.after_step()
-        assert float(module.model.temp) == pytest.approx(kept)
+        assert module.model.temp.item() == pytest.approx(kept)
 
 
 def test_our_losses_are_those_of_the_network(stages: Any) -> None:

@@ -286,7 +286,8 @@ def _drawn(config: Any) -> PreTrainedModel:
         return network(config)
     whole = config.text_config
     # No layers and one word: what is drawn here for the language model is thrown away.
-    sizes: dict[str, Any] = {"num_hidden_layers": 0, "vocab_size": 1, "pad_token_id": None}
+    sizes: dict[str, Any] = {"num_hidden_layers": 0, "vocab_size": 1}
+    sizes |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))
     if getattr(whole, "layer_types", None) is not None:
         sizes["layer_types"] = []
     config.text_config = type(whole)(**{**whole.to_dict(), **sizes})

@@ -140,7 +140,7 @@ def test_differences_are_those_of_the_same_items() -> None:
 
 def test_captions_are_searched_under_every_condition(tmp_path: Path) -> None:
     conditions = [Condition("crf32", crf=32), Condition("25fps", fps=25)]
-    outcomes = evaluate_robustness(FakeVideoEncoder(), None, tmp_path, clips=4, conditions=conditions)
+    outcomes = list(evaluate_robustness(FakeVideoEncoder(), None, tmp_path, clips=4, conditions=conditions))
     assert [each.condition.name for each in outcomes] == ["base", "crf32", "25fps"]
     for each in outcomes:
         assert list(each.right) == ["recall@1, pool 4"]

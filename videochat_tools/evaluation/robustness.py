@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -112,8 +112,8 @@ def evaluate_robustness(
     questions: int = 200,
     kinds: Sequence[str] = KINDS,
     conditions: Sequence[Condition] = CONDITIONS,
-) -> list[Outcome]:
-    """Write, read, search and ask under every condition; the base always comes first.
+) -> Iterator[Outcome]:
+    """Write, read, search and ask under every condition; yields what came out of each, the base first.
 
     Args:
         encoder: Searches clips by captions.
@@ -132,7 +132,6 @@ def evaluate_robustness(
     if chat is not None:
         for count in sorted({clips_for(each, clips) for each in (BASE, *conditions)}):
             asked[count] = draw_questions(scenes[:count], questions, kinds=kinds)
-    outcomes = []
     ordered = [BASE, *(each for each in conditions if each != BASE)]
     # Files of one size and rate share their pictures; the sort is stable, so the base stays first.
     for _, group in groupby(sorted(ordered, key=_pictures), key=_pictures):
@@ -150,8 +149,7 @@ def evaluate_robustness(
                 outcome.seconds["answered"] += time.process_time() - began
             spent = ", ".join(f"{what} {seconds:.0f} s" for what, seconds in outcome.seconds.items())
             logger.info("%s: %d clips, %s", outcome.condition.name, count, spent)
-            outcomes.append(outcome)
-    return outcomes
+            yield outcome
 
 
 def _pictures(condition: Condition) -> tuple[bool, int, int]:
@@ -325,7 +323,7 @@ def _json(compared: Sequence[tuple[Outcome, list[Verdict]]], **facts: Any) -> st
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure under every condition, print Markdown tables, and write JSON if asked to."""
+    """Measure under every condition, print Markdown tables, and write JSON (after every condition) if asked to."""
     names = [each.name for each in CONDITIONS]
     parser = argparse.ArgumentParser(prog="python -m videochat_tools.evaluation.robustness", description=main.__doc__)
     parser.add_argument("--clips", type=int, default=500, help="held-out clips; fewer from 720p on (default: 500)")
@@ -349,6 +347,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         chat = ChatVideoChat(model=None if options.chat is None else str(options.chat), device=options.device or "auto")
     conditions = [each for each in CONDITIONS if options.only is None or each.name in options.only]
+    compared: list[tuple[Outcome, list[Verdict]]] = []
     with tempfile.TemporaryDirectory(prefix="videochat-robustness-") as folder:
         outcomes = evaluate_robustness(
             load_encoder(options.retrieval, device=options.device),
@@ -358,12 +357,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             questions=options.questions,
             conditions=conditions,
         )
+        for outcome in outcomes:
+            compared.append((outcome, compare(outcome, compared[0][0] if compared else outcome)))
+            for each in compared[-1][1][:2]:  # of recall and of all answers; an interrupted run has told them
+                logger.info("  %s, %+.3f from the base", each.score, each.difference.value)
+            if options.json is not None:
+                text = _json(compared, clips=options.clips, questions=options.questions)
+                options.json.write_text(text + "\n", encoding="utf-8")
     logger.info("all of it: %.0f s on the clock", time.perf_counter() - began)
-    compared = [(outcome, compare(outcome, outcomes[0])) for outcome in outcomes]
     sys.stdout.write(f"{_report(compared)}\n")
-    if options.json is not None:
-        text = _json(compared, clips=options.clips, questions=options.questions)
-        options.json.write_text(text + "\n", encoding="utf-8")
     return 0
 
 

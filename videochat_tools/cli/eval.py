@@ -74,7 +74,8 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="needle: where vectors of the haystack go, for other runs too. Default: cache/ where the results are.",
+            help="needle: where vectors of the haystack go, for other runs too. Default: videochat-eval/cache, or "
+            "cache/ in the folder of --output.",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
@@ -116,7 +117,7 @@ def evaluate(
             models,
             limit=limit,
             control=control.value,
-            cache=cache or folder.parent / "cache",
+            cache=cache or (RESULTS / "cache" if output is None else None),
             progress=show,
         )
     typer.echo(result.json if as_json else result.markdown.rstrip())

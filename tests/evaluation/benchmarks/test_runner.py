@@ -88,6 +88,9 @@ def test_a_missing_video_is_tried_again_when_it_has_come(data: Path, tmp_path: P
     late.write_bytes(b"no video at all")
     second = run_benchmark(load_benchmark("mvbench", folder, **task), tmp_path / "out", Models(RuleModel(answers_b)))
     assert second.counts == {"unreadable": 1}
+    (told,) = second.failed.values()
+    assert "late.mp4" in told
+    assert json.loads(second.json)["failed_items"] == {"action_antonym/0": told}
     late.write_bytes(next((data / "video").rglob("*.mp4")).read_bytes())
     third = run_benchmark(load_benchmark("mvbench", folder, **task), tmp_path / "out", Models(RuleModel(answers_b)))
     assert third.counts == {"answered": 1}

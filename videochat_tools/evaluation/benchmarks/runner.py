@@ -39,12 +39,22 @@ UNREADABLE, TOO_LONG = "unreadable", "too long"
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run found. ``counts``: items by status; ``absent``: videos that are not on this machine."""
+    """What a run found.
+
+    Attributes:
+        header: What was measured.
+        sections: Scores.
+        counts: Items by status.
+        absent: Videos that are not on this machine.
+        failed: What went wrong with items whose video cannot be read, or which do not fit the model, by their ids.
+        facts: Further figures.
+    """
 
     header: dict[str, Any]
     sections: Sections
     counts: dict[str, int]
     absent: tuple[str, ...]
+    failed: dict[str, str]
     facts: dict[str, Any]
 
     @property
@@ -59,7 +69,8 @@ class RunResult:
     @property
     def json(self) -> str:
         """All as JSON."""
-        facts = {**self.facts, "counts": self.counts, "absent_videos": list(self.absent)}
+        unanswered = {"absent_videos": list(self.absent), "failed_items": self.failed}
+        facts = {**self.facts, "counts": self.counts, **unanswered}
         return to_json(self.sections, **self.header, **facts)
 
 
@@ -113,6 +124,7 @@ def run_benchmark(
         benchmark.score(chosen, wanted),
         dict(counts),
         absent,
+        {item.id: str(wanted[item.id]["error"]) for item in chosen if "error" in wanted[item.id]},
         benchmark.facts(chosen, wanted),
     )
     benchmark.finish(chosen, wanted, folder)

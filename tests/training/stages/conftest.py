@@ -189,7 +189,7 @@ class Stages:
         if number == 4:
             values |= {"max_tiles": 2, "corpora": self.data.corpora("talks", "picture_talks", "words")}
             values |= {"epochs": 10}
-        return load_options(name, None, [f"{key}={toml(value)}" for key, value in (values | changes).items()])
+        return load_options(name, **(values | changes))
 
     def run(self, name: str) -> Path:
         """The folder of a run of at least 20 steps."""
@@ -210,15 +210,6 @@ def parts(name: str) -> tuple[str, int]:
     start, _, number = name.rpartition("-stage")
     family = "videochat" if start.startswith("videochat-") else start.partition("-")[2] or "retrieval"
     return family, int(number)
-
-
-def toml(value: Any) -> str:
-    """A plain value as TOML."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {toml(each)}" for key, each in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(toml(each) for each in value) + "]"
-    return json.dumps(value)
 
 
 @pytest.fixture(scope="session")

@@ -95,7 +95,7 @@ def test_every_key_has_its_help_in_what_show_prints() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["learning_rat=1"], "--set has the unknown key 'learning_rat'; the keys are family, stage, model, "),
+        (["learning_rat=1"], "unknown key 'learning_rat' in --set; the keys are family, stage, model, "),
         (["learning_rate=fast"], "learning_rate must be a number, got 'fast'"),
         (["batch_size=0"], "batch_size must be at least 1, got 0"),
         (["batch_size={ video = 0 }"], "batch_size must be at least 1, got 0"),
@@ -116,6 +116,8 @@ def test_wrong_keys_and_values(changes: list[str], message: str) -> None:
 
 
 def test_wrong_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="unknown key 'epoch' in the arguments; the keys are family, "):
+        load_options("videochat2-stage1", epoch=1)
     with pytest.raises(ConfigurationError, match="no released stage 'videochat3'; there are videochat-13b-stage1, "):
         load_options("videochat3")
     with pytest.raises(ConfigurationError, match="no configuration at .*none.toml"):
@@ -125,7 +127,7 @@ def test_wrong_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"bad\.toml is no TOML file .*--show"):
         load_options(None, bad)
     bad.write_text("rate = 3")
-    with pytest.raises(ConfigurationError, match=r"bad\.toml has the unknown key 'rate'; the keys are"):
+    with pytest.raises(ConfigurationError, match=r"unknown key 'rate' in .*bad\.toml; the keys are"):
         load_options(None, bad)
     bad.write_text("epochs = 3")
     with pytest.raises(
@@ -197,11 +199,14 @@ def test_the_dry_run_counts_the_released_sizes(capsys: pytest.CaptureFixture[str
     assert "weights in float16       12.55 GiB" in printed and "steps: unknown, no corpora are set" in printed
 
 
-def test_the_dry_run_counts_steps(data: Any, sources: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    changes = {**sources["retrieval"], "corpora": data.corpora("captions", "pictures"), "batch_size": 2, "workers": 0}
-    words = [word for key, value in changes.items() for word in ("--set", f"{key}={toml(value)}")]
+def test_the_dry_run_counts_steps(
+    data: Any, sources: dict[str, Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    changes = {**sources["retrieval"], "corpora": data.corpora("captions", "pictures"), "batch_size": 2}
+    config = tmp_path / "mine.toml"
+    config.write_text(show_options(load_options("videochat2-stage1", **changes), "videochat2-stage1"))
     with pytest.raises(SystemExit):
-        main(["train", "--stage", "videochat2-stage1", "--dry-run", "--json", *words])
+        main(["train", "--config", str(config), "--dry-run", "--json", "--set", "workers=0"])
     printed = json.loads(capsys.readouterr().out)
     assert (printed["steps"], printed["epochs"], printed["processes"]) == (4, 10, 1)
     assert 0 < printed["trained"] < 200_000
@@ -213,20 +218,12 @@ def test_the_dry_run_counts_steps(data: Any, sources: dict[str, Any], capsys: py
 # The command
 
 
-def toml(value: Any) -> str:
-    if isinstance(value, list):
-        return "[" + ", ".join(toml(each) for each in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {toml(each)}" for key, each in value.items()) + "}"
-    return json.dumps(value)
-
-
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
         (["--stage", "stage3"], 2, "no stage 'stage3'; choose one of videochat-13b-stage1, "),
         ([], 2, "name a stage, or a file whose `base` names one"),
-        (["--stage", "videochat2-vicuna-stage3", "--set", "epoch=1"], 1, "unknown key 'epoch'; the keys are"),
+        (["--stage", "videochat2-vicuna-stage3", "--set", "epoch=1"], 1, "unknown key 'epoch' in --set; the keys are"),
         (["--stage", "videochat2-stage1", "--set", "mixed_precision=bf16"], 1, "nothing to train on; set corpora"),
         (
             ["--stage", "videochat2-stage1", "--set", "mixed_precision=bf16", "--set",

@@ -5,7 +5,7 @@
     from videochat_tools.training.stages.estimate import estimate       # these two import torch
     from videochat_tools.training.stages.trainer import train_stage
 
-    options = load_options("videochat2-vicuna-stage3", "mine.toml", ["batch_size=2"])
+    options = load_options("videochat2-vicuna-stage3", "mine.toml", batch_size=2)
     print(estimate(options))                       # what is trained and what memory it takes; loads no weights
     result = train_stage(options, "runs/stage3")   # the same call goes on after a stop
     ChatVideoChat(model=result.model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,10 @@ from .options import StageOptions
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["checkpoint_activations", "make_accelerator", "require_packages"]
+__all__ = ["checkpoint_activations", "fsdp_plugin", "make_accelerator", "require_packages"]
+
+# How long processes wait for each other: the first one alone writes the finished model.
+_PATIENCE = timedelta(hours=2)
 
 
 def require_packages(options: StageOptions) -> None:
@@ -39,7 +43,7 @@ def make_accelerator(options: StageOptions) -> Accelerator:
         ConfigurationError: The machine cannot do what the options ask for, or a plugin does not know an argument.
     """
     import torch
-    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
     from accelerate.state import AcceleratorState
 
     on_gpu = options.device == "auto" and torch.cuda.is_available()
@@ -74,7 +78,10 @@ def make_accelerator(options: StageOptions) -> Accelerator:
     return Accelerator(
         cpu=not on_gpu,
         mixed_precision=options.mixed_precision,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=partly_used)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=partly_used),
+            InitProcessGroupKwargs(timeout=_PATIENCE),
+        ],
         **plugins,
     )
 

@@ -23,15 +23,18 @@ RELEASED_STAGES: tuple[str, ...] = tuple(sorted(path.stem for path in _FOLDER.gl
 
 
 def load_options(
-    stage: str | None = None, config: str | Path | None = None, changes: Sequence[str] = ()
+    stage: str | None = None, config: str | Path | None = None, changes: Sequence[str] = (), **values: Any
 ) -> StageOptions:
     """The options of a run: a released recipe, over it a file, over that single keys.
+
+    ``load_options("videochat2-vicuna-stage3", model="runs/stage2/model", batch_size=2)``
 
     Args:
         stage: One of ``RELEASED_STAGES``; may stand in the file instead, as ``base``.
         config: TOML file with keys of :class:`StageOptions`. Paths in it count from its own folder.
         changes: ``key=value`` each, the value in TOML; what is no TOML is text. ``fsdp.fsdp_version=2`` sets an entry
             of a table.
+        **values: Keys, as plain values.
 
     Raises:
         ConfigurationError: There is no such stage, file or key, or a value does not do.
@@ -45,15 +48,15 @@ def load_options(
     name = stage or base
     if name is not None and name not in RELEASED_STAGES:
         raise ConfigurationError(f"no released stage {name!r}; there are {', '.join(RELEASED_STAGES)}")
-    values: dict[str, Any] = {} if name is None else _read(_FOLDER / f"{name}.toml")
+    released: dict[str, Any] = {} if name is None else _read(_FOLDER / f"{name}.toml")
     if config is not None:
         mine = _from_folder(mine, Path(config).absolute().parent)
-        parse_options({"family": "videochat", "stage": 1, **values, **mine}, str(config))  # its errors name the file
-    values |= mine
+        parse_options({"family": "videochat", "stage": 1, **released, **mine}, str(config))  # its errors name the file
+    chosen = {**released, **mine, **values}
     for change in changes:
-        _apply(values, change)
-    source = "--set" if changes else str(config or name or "the configuration")
-    return parse_options(values, source)
+        _apply(chosen, change)
+    source = "--set" if changes else "the arguments" if values else str(config or name or "the configuration")
+    return parse_options(chosen, source)
 
 
 def stage_name(stage: str | None, config: str | Path | None) -> str | None:

@@ -144,7 +144,7 @@ def parse_options(values: Mapping[str, Any], source: str) -> StageOptions:
     known = {each.name: each for each in fields(StageOptions)}
     for name in values:
         if name not in known:
-            raise ConfigurationError(f"{source} has the unknown key {name!r}; the keys are {', '.join(known)}")
+            raise ConfigurationError(f"unknown key {name!r} in {source}; the keys are {', '.join(known)}")
     lacking = [name for name in ("family", "stage") if name not in values]
     if lacking:
         raise ConfigurationError(

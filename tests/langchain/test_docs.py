@@ -28,7 +28,10 @@ def test_its_python_runs_from_top_to_bottom(
     names: dict[str, Any] = {}
     for block in re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL):
         exec(block, names)
-    printed = capsys.readouterr().out.splitlines()
+    chat, printed = (lines := capsys.readouterr().out.splitlines())[:3], lines[3:]
+    prompt, video = (int(re.findall(f"'{count}': (\\d+)", chat[0])[0]) for count in ("input_tokens", "video"))
+    assert 0 < video < prompt and int(chat[1]) < prompt
+    assert re.fullmatch(r"objects=\d", chat[2])
     assert printed[0] == "12.0 18.0"
     assert printed[1].startswith("[film.mp4 00:11–00:18]") and printed[1].endswith("[6.0, 12.0]")
     assert printed[2:4] == ["nina lost the old umbrella", "0.0"]

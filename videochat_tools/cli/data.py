@@ -115,15 +115,19 @@ def _corpora(files: list[Path], options: CheckOptions) -> list[tuple[Path, Check
 
 def _check(path: Path, options: CheckOptions, as_json: bool) -> dict[str, Any]:
     """One file: its faults printed as they are found, or kept for JSON."""
+    from tqdm import tqdm
+
     from videochat_tools.training.data.checking import Counts, check_file
 
     counts = Counts()
     faults: list[dict[str, Any]] = []
-    for fault in check_file(path, options, counts):
-        if as_json:
-            faults.append({"entry": fault.entry, "line": fault.line, "reason": fault.reason})
-        else:
-            typer.echo(f"{path}:{fault.line}: entry {fault.entry}: {fault.reason}")
+    with tqdm(desc=path.name, unit=" entries", disable=None, leave=False) as bar:  # None: only on a terminal
+        for fault in check_file(path, options, counts, bar.update):
+            if as_json:
+                faults.append({"entry": fault.entry, "line": fault.line, "reason": fault.reason})
+            else:
+                with tqdm.external_write_mode():
+                    typer.echo(f"{path}:{fault.line}: entry {fault.entry}: {fault.reason}")
     if not as_json:
         for key in counts.unknown.values():
             typer.echo(

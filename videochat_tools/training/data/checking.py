@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -86,13 +86,16 @@ class Counts:
     unknown: dict[str, UnknownKey] = field(default_factory=dict)
 
 
-def check_file(path: Path, options: CheckOptions, counts: Counts) -> Iterator[Fault]:
+def check_file(
+    path: Path, options: CheckOptions, counts: Counts, progress: Callable[[], object] | None = None
+) -> Iterator[Fault]:
     """Every fault of every entry, in the order of the file.
 
     Args:
         path: An annotation file.
         options: How thoroughly to look.
         counts: Filled as the file is read.
+        progress: Called for each entry that is done.
 
     Raises:
         TrainingDataError: The file cannot be opened.
@@ -110,6 +113,8 @@ def check_file(path: Path, options: CheckOptions, counts: Counts) -> Iterator[Fa
             reason = looked.result()
             faults = faults if reason is None else [*faults, reason]
         counts.bad += bool(faults)
+        if progress is not None:
+            progress()
         yield from (Fault(entry.number, entry.line, reason) for reason in faults)
 
     try:

@@ -128,7 +128,7 @@ class GroundedQA(Runnable[Any, Answer]):
     """The graph as a Runnable, from a question to an :class:`~videochat_tools.types.Answer`.
 
     ``graph`` is the compiled LangGraph graph: ``qa.graph.stream(qa.inputs(question), config, stream_mode="updates")``
-    yields the steps, ``stream_mode="messages"`` the tokens of the model.
+    yields the steps, ``stream_mode="messages"`` the tokens of the model (those of the node ``"answer"``).
     """
 
     def __init__(self, library: VideoLibrary, graph: CompiledStateGraph[Any, Any, Any, Any]) -> None:

@@ -33,8 +33,8 @@ class GuidedBrain(AgentMiddleware[AgentState[Any], Any, Any]):
     """Leads a ``ChatVideoChat`` through an agent's turn. None of its checkpoints learned to call tools.
 
     Asked something, it must call search_video or a tool that is not of this package. Constrained decoding leaves it the
-    choice of the tool; texts among the arguments are the user's own words (of a follow-up also with what it leans on),
-    and arguments that may be left out are. It is then shown the clips that were found, as clips, not as text about
+    choice of the tool; texts among the arguments are the question (of a follow-up with what it leans on), and arguments
+    that may be left out are. It is then shown the clips that were found, as clips, not as text about
     them, in the form in which it learned to answer. Where nothing convincing was found, the answer says so.
     """
 
@@ -71,14 +71,14 @@ class GuidedBrain(AgentMiddleware[AgentState[Any], Any, Any]):
 
     def _turns(self, request: Request) -> Turns:
         """What the brain is asked, one request after another; returns what it said."""
-        if not isinstance(request.model, ChatVideoChat):  # other middleware has put another model in its place
-            return (yield request)
         earlier, turn = _parts(request.messages)
+        if not turn or not isinstance(request.model, ChatVideoChat):  # which other middleware may have exchanged
+            return (yield request)
         question = turn[0].text
         query = retrieval_query(question, [message.text for message in earlier if message.type == "human"])
         results = [message for message in turn if isinstance(message, ToolMessage)]
         if not results:
-            tools = [_narrowed(tool, [query, question]) for tool in _offered(request.tools)]
+            tools = [_narrowed(tool, query) for tool in _offered(request.tools)]
             # Only what it is asked: told all of an agent's instructions, small models run out of room.
             only = request.override(messages=turn, system_message=None, tools=tools)  # type: ignore[arg-type]
             return (yield only.override(tool_choice="any" if tools else None))
@@ -113,8 +113,8 @@ def _result(end: StopIteration) -> Response | AIMessage:
 
 
 def _parts(messages: Sequence[AnyMessage]) -> tuple[list[AnyMessage], list[AnyMessage]]:
-    """The questions and answers before the last question, and all messages from that on."""
-    last = max(number for number, message in enumerate(messages) if message.type == "human")
+    """The questions and answers before the last question, and all messages from that on; nothing where none is."""
+    last = max((number for number, message in enumerate(messages) if message.type == "human"), default=len(messages))
     earlier: list[AnyMessage] = [
         each for each in messages[:last] if each.type == "human" or (each.type == "ai" and each.text)
     ]
@@ -126,17 +126,16 @@ def _offered(tools: Sequence[BaseTool | dict[str, Any]]) -> list[BaseTool | dict
     return [tool for tool in tools if isinstance(tool, SearchVideo) or not isinstance(tool, VideoTool)]
 
 
-def _narrowed(tool: BaseTool | dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    """A tool as a model is told about it, with required arguments alone, and its free texts limited to some words."""
+def _narrowed(tool: BaseTool | dict[str, Any], words: str) -> dict[str, Any]:
+    """A tool as a model is told about it, with required arguments alone, and the given words for its free texts."""
     told = convert_to_openai_tool(tool)
     if "function" not in told:
         return told
     function: Mapping[str, Any] = told["function"]
     parameters = function.get("parameters") or {}
     required = parameters.get("required", ())
-    choice = list(dict.fromkeys(words))
     properties = {
-        name: {"type": "string", "enum": choice} if _is_free_text(schema) else schema
+        name: {"type": "string", "enum": [words]} if _is_free_text(schema) else schema
         for name, schema in parameters.get("properties", {}).items()
         if name in required
     }

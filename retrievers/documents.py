@@ -10,7 +10,7 @@ from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.language_models import BaseChatModel
 from langchain_core.retrievers import BaseRetriever
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from videochat_tools.retrievers.options import RetrievalOptions
 from videochat_tools.retrievers.rephrasing import rephrased
@@ -87,6 +87,8 @@ class LibraryRetriever(BaseRetriever):
     Every setting can be given to ``invoke`` too: ``retriever.invoke("a red circle", k=3, videos=["talk.mp4"])``.
     "What happens after X?" finds X and gives what comes after it.
     """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")  # a mistyped setting is an error
 
     channels: ClassVar[tuple[str, ...]] = CHANNELS
 

@@ -123,6 +123,8 @@ class VideoLibrary(LibraryStore):
 
         Args and errors are those of :meth:`ask`; what a follow-up leans on must stand in the query.
         """
+        if threshold is not None and not (isinstance(threshold, int | float) and 0 <= threshold <= 1):
+            raise ValueError(f"threshold must be a score of 0..1, or None for the encoder's own, got {threshold!r}")
         asked = analyse(query)
         unknown = self.encoder.calibration.has_not_learned(content_words(asked.described))
         where: dict[str, Any] = {"videos": videos, "span": span, "channels": ("speech",) if unknown else CHANNELS}

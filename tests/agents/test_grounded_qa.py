@@ -69,6 +69,9 @@ def test_spans_and_history_are_taken_as_people_write_them(library: VideoLibrary)
     assert qa.invoke({"question": "what colour was it?", "history": [("user", GREEN), ("ai", "green")]}).found
     with pytest.raises(ValueError, match="time span needs"):
         qa.invoke({"question": GREEN, "span": (5, 1)})
+    for wrong in ("high", 3, -0.5):
+        with pytest.raises(ValueError, match=r"threshold must be a score of 0\.\.1"):
+            qa.invoke({"question": GREEN, "threshold": wrong})
 
 
 def test_the_steps_can_be_followed(library: VideoLibrary) -> None:

@@ -13,6 +13,7 @@ from small_library import Scripted, open_small_library
 
 from videochat_tools import ChatVideoChat
 from videochat_tools.agents import create_video_agent
+from videochat_tools.errors import UnsupportedContentError
 from videochat_tools.media import frames_decoded_total
 from videochat_tools.testing import FakeClipWatcher
 from videochat_tools.video_library import VideoLibrary
@@ -53,7 +54,14 @@ def test_it_follows_up_within_a_thread(world: World, brain: ChatVideoChat) -> No
     assert later[-3].tool_calls[0]["args"] == {"query": asked}  # what the follow-up leans on
     assert later[-2].artifact["clips"] == first[-2].artifact["clips"]
     assert truth in later[-1].text
+    moved = ask(agent, "and what happened before that?")
+    assert moved[-2].artifact["hits"][0]["end"] <= first[-2].artifact["hits"][0]["start"] + 0.2
     assert not ask(agent, "what colour was it?", thread="another")[-1].text.startswith(truth)
+
+
+def test_an_empty_conversation_is_an_error(world: World, brain: ChatVideoChat) -> None:
+    with pytest.raises(UnsupportedContentError, match="message"):
+        create_video_agent(brain, world[0], system_prompt="").invoke({"messages": []})
 
 
 def test_where_nothing_is_found_it_says_so(world: World, brain: ChatVideoChat) -> None:

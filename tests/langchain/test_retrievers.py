@@ -126,6 +126,13 @@ def test_what_cannot_be_set() -> None:
         HybridRetriever(library="a folder")
 
 
+def test_a_mistyped_setting_is_an_error(library: LibraryStore) -> None:
+    with pytest.raises(ValidationError, match="per_vidoe"):
+        HybridRetriever(library=library, per_vidoe=1)
+    with pytest.raises(TypeError, match="per_vidoe"):
+        HybridRetriever(library=library).invoke("a circle", per_vidoe=1)
+
+
 def test_k_must_be_positive(library: LibraryStore) -> None:
     with pytest.raises(ValidationError, match="k"):
         HybridRetriever(library=library, k=0)

@@ -202,3 +202,39 @@ def test_the_folder_is_no_package_of_its_own(repository: Path) -> None:
     run = subprocess.run([sys.executable, "-c", "import retrievers"], cwd=repository, capture_output=True, text=True)
     assert run.returncode != 0
     assert "import videochat_tools.retrievers" in run.stderr
+
+
+def test_a_gpu_holds_a_copy_that_follows_every_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU a clone on the CPU stands in for the copy; what is kept, asked and thrown away is the same."""
+    import faiss
+
+    copies: list[int] = []
+
+    def to_gpu(resources: object, device: int, index: Any) -> Any:
+        copies.append(index.ntotal)
+        return faiss.clone_index(index)
+
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", to_gpu, raising=False)
+    rng = np.random.default_rng(0)
+    vectors, query = rng.normal(size=(900, 3, 8)).astype(np.float32), rng.normal(size=8).astype(np.float32)
+    on_gpu, on_cpu = (FaissIndex(8, rows=3, use_gpu=use) for use in (True, False))
+    for index in (on_gpu, on_cpu):
+        index.add(np.arange(900) * 7, vectors)
+
+    def same(k: int, **options: Any) -> None:
+        (one, ids), (other, expected) = (index.search(query, k, **options) for index in (on_gpu, on_cpu))
+        assert ids.tolist() == expected.tolist()
+        assert one == pytest.approx(other)
+
+    same(5)
+    same(600)
+    assert copies == [2700]  # one copy for both
+    same(5, allowed=[7, 14, 21])  # FAISS cannot filter on a GPU
+    same(899)  # 2697 entries: more than FAISS finds at a time on a GPU
+    assert copies == [2700]
+    for index in (on_gpu, on_cpu):
+        assert index.remove([0, 7]) == 2
+    same(5)
+    assert copies == [2700, 2694]

@@ -132,10 +132,10 @@ _OPEN = r"(?:what|which|who|whom|whose|where|why|how|(?:in|at|on|to|from|about) 
 _BESIDE = tuple(
     re.compile(pattern, re.I)
     for pattern in (
-        rf"(?P<target>{_OPEN}),? {_SOON}(?P<relation>after|before) (?P<anchor>.+)",
-        rf"{_SOON}(?P<relation>after|before) (?P<anchor>.+?), (?P<target>{_OPEN})",
-        rf"{_SOON}(?P<relation>after|before) (?P<anchor>.+)",
-        r"(?P<target>what) (?P<relation>follows|precedes) (?P<anchor>.+)",
+        rf"(?P<target>{_OPEN}),? {_SOON}(?P<relation>after|before) (?P<anchor>.+?)\??",
+        rf"{_SOON}(?P<relation>after|before) (?P<anchor>.+?), (?P<target>{_OPEN})\??",
+        rf"(?:and |so )?{_SOON}(?P<relation>after|before) (?P<anchor>[^?]+)\?",  # "before the storm" is a title, too
+        r"(?P<target>what) (?P<relation>follows|precedes) (?P<anchor>.+?)\??",
     )
 )
 # What an earlier sentence must have named, or a time: no description to search for.
@@ -146,15 +146,21 @@ _NOTHING_ELSE = (
 ).split()  # of a question that asks for whatever is there
 
 
+def _match_beside(text: str, core: str) -> re.Match[str] | None:
+    core = f"{core}?" if text.rstrip().endswith("?") else core
+    return next(filter(None, (pattern.fullmatch(core) for pattern in _BESIDE)), None)
+
+
 def _beside(text: str, core: str) -> Query | None:
     """A question about what comes after or before something else; ``None`` for any other."""
-    match = next(filter(None, (pattern.fullmatch(core) for pattern in _BESIDE)), None)
+    match = _match_beside(text, core)
     if match is None or _NO_ANCHOR.match(match["anchor"]) or not content_words(match["anchor"]):
         return None
     relation: Relation = "after" if match["relation"].lower() in ("after", "follows") else "before"
     target = analyse(f"{match.groupdict().get('target') or 'what'}?")
     seen = target.visual if content_words(target.visual, also=_NOTHING_ELSE) else ""
-    words = content_words(" ".join(target.speech), also=[*_NOTHING_ELSE, *_SPEECH_FRAME])
+    empty = [*_NOTHING_ELSE, *(_SPEECH_FRAME if target.asks_speech else ())]
+    words = content_words(" ".join(target.speech), also=empty)
     clause = match["anchor"]
     said = _SPEECH_VERB.search(clause)
     anchor = (
@@ -170,8 +176,7 @@ def without_anchor(question: str) -> str:
 
     Meant for a model that is shown only that; a question without an anchor is returned as it is.
     """
-    core = question.strip().rstrip("?. ")
-    match = next(filter(None, (pattern.fullmatch(core) for pattern in _BESIDE)), None)
+    match = _match_beside(question, question.strip().rstrip("?. "))
     if match is None:
         return question
     target = match.groupdict().get("target") or ""

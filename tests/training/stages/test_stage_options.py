@@ -283,5 +283,9 @@ def test_a_stage_from_the_wrong_model(stages: Any, tmp_path: Path) -> None:
         start_network(load_options("videochat2-phi3-stage3", None, [f"model={second}"]))
     with pytest.raises(ConfigurationError, match="reads no text; stage 3 takes its text branch from stage 1"):
         start_network(load_options("videochat2-vicuna-stage3", None, [f"model={second}"]))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "unheard-of"}')
+    with pytest.raises(ModelLoadError, match="other holds no model of ours"):
+        start_network(load_options("videochat2-vicuna-stage3", None, [f"model={tmp_path / 'other'}"]))
     with pytest.raises(ModelLoadError, match="no model at .*nowhere"):
         start_network(load_options("videochat2-vicuna-stage3", None, [f"model={tmp_path / 'nowhere'}"]))

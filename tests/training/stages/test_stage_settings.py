@@ -14,7 +14,7 @@ from videochat_tools.errors import ConfigurationError, UnsupportedContentError
 from videochat_tools.training.stages.encoding import ChatEncoder, make_encoder
 from videochat_tools.training.stages.losses import RetrievalLoss
 from videochat_tools.training.stages.starting import start_network
-from videochat_tools.training.stages.trainer import make_mixture, prepare_network, train_stage
+from videochat_tools.training.stages.trainer import StepReport, make_mixture, prepare_network, train_stage
 
 STILL = {"qformer_dropout": 0.0, "qformer_drop_path": 0.0, "lora_dropout": 0.0, "augment": False}
 
@@ -133,6 +133,20 @@ def test_a_sample_that_is_too_long_counts_for_nothing(stages: Any) -> None:
         encoded = encoder(next(mixture.epoch(0)), "draws")
     assert encoded.learned == 0 and encoder.unlearned == 2
     assert encoded.inputs["batch"].visual_mask.sum() == 2 * 16  # the clips are whole
+
+
+def test_full_memory_is_told_in_words(stages: Any, tmp_path: Path) -> None:
+    def fill(_: StepReport) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(ConfigurationError, match="memory of the GPU is full; set gradient_checkpointing"):
+        train_stage(settings(stages), tmp_path / "run", fill)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(stages: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"the loss of step \d is nan; lower learning_rate") as caught:
+        train_stage(settings(stages, learning_rate=1e30, max_steps=9), tmp_path / "run")
+    assert "\n" not in str(caught.value)
 
 
 def test_the_wrong_kind_of_data(stages: Any, tmp_path: Path) -> None:

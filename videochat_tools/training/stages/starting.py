@@ -103,7 +103,10 @@ def network_config(options: StageOptions) -> PreTrainedConfig:
             fields["text_config"] = _text_config(options)
         if own is VideoChat2Config:
             fields["family"] = options.family
-        config = own(**{name: value for name, value in fields.items() if name != "model_type"})
+        try:
+            config = own(**{name: value for name, value in fields.items() if name != "model_type"})
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"{options.network or options.model} is no network: {_reason(error)}") from error
     _adapt(config, options)
     return config
 
@@ -202,13 +205,20 @@ def _text_config(options: StageOptions) -> PreTrainedConfig:
     try:
         return AutoConfig.for_model(fields.pop("model_type", "llama"), **fields)
     except ValueError as error:
-        raise ConfigurationError(f"text_config is none of a language model: {str(error).splitlines()[0]}") from error
+        raise ConfigurationError(f"text_config is none of a language model: {_reason(error)}") from error
 
 
 def _read_config(folder: str) -> Any:
     if not (Path(folder) / "config.json").is_file():
         raise ModelLoadError(f"no model at {folder} (a folder with config.json is needed); check the path")
-    return AutoConfig.from_pretrained(folder, local_files_only=True)
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelLoadError(f"{folder} holds no model of ours ({_reason(error)}); give that of a stage") from error
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _read_json(path: str) -> dict[str, Any]:

@@ -154,7 +154,13 @@ def train_stage(
         MissingDependencyError: A package of the extra "train" is not installed.
     """
     require_packages(options)
-    return _Run(options, Path(output), make_accelerator(options), progress).run()
+    try:
+        return _Run(options, Path(output), make_accelerator(options), progress).run()
+    except torch.OutOfMemoryError as error:
+        raise ConfigurationError(
+            "the memory of the GPU is full; set gradient_checkpointing and tower_checkpointing or shard with fsdp, and "
+            "go on, or begin anew with a lower batch_size and more gradient_accumulation"
+        ) from error
 
 
 class _Run:

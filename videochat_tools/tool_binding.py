@@ -26,11 +26,14 @@ def tool_specs(tools: Sequence[Any]) -> tuple[ToolSpec, ...]:
     """
     specs = []
     for tool in tools:
-        function = convert_to_openai_tool(tool).get("function")
+        try:
+            function = convert_to_openai_tool(tool).get("function")
+        except (TypeError, ValueError):
+            function = None
         if not isinstance(function, Mapping):
             raise UnsupportedSchemaError(
-                f"cannot call {tool!r}; allowed are functions, LangChain tools, Pydantic models and descriptions with "
-                "type 'function'"
+                f"cannot call {tool!r:.200}; allowed are functions, LangChain tools, Pydantic models and descriptions "
+                "with type 'function'"
             )
         parameters = function.get("parameters") or {"type": "object", "properties": {}}
         specs.append(ToolSpec(str(function["name"]), str(function.get("description") or ""), parameters))
@@ -118,6 +121,10 @@ def _format_schema(response_format: Any) -> dict[str, Any] | None:
             return {"type": "object"}
         case {"type": "json_schema", "json_schema": {"schema": schema}}:
             return answer_schema(schema)
+        case {"type": "json_schema"}:
+            raise UnsupportedSchemaError(
+                f"response_format holds no schema: {response_format!r:.200}; give it as json_schema.schema"
+            )
     return answer_schema(response_format)
 
 

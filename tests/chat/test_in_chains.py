@@ -10,12 +10,10 @@ from typing import Any
 import pytest
 from asking import ask, video_tokens
 from langchain_core.callbacks import BaseCallbackHandler, get_usage_metadata_callback
-from langchain_core.chat_history import InMemoryChatMessageHistory
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, trim_messages
 from langchain_core.messages.content import create_video_block
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import ConfigurableField
-from langchain_core.runnables.history import RunnableWithMessageHistory
 from langchain_core.tools import tool
 
 from videochat_tools.chat_model import ChatVideoChat
@@ -168,18 +166,6 @@ def test_settings_may_be_made_when_it_runs(model: ChatVideoChat) -> None:
 def test_another_model_steps_in_where_one_fails(model: ChatVideoChat, tmp_path: Path) -> None:
     broken = ChatVideoChat(model=str(tmp_path / "nowhere"))
     assert broken.with_fallbacks([model]).invoke("tell me").content == model.invoke("tell me").content
-
-
-def test_a_history_is_kept_by_langchain(model: ChatVideoChat, color_video: Path) -> None:
-    history = InMemoryChatMessageHistory()
-    chat = RunnableWithMessageHistory(model, lambda session: history)  # type: ignore[arg-type]
-    session: Any = {"configurable": {"session_id": "1"}}
-    first = chat.invoke(ask(create_video_block(url=str(color_video))), config=session)
-    second = chat.invoke([HumanMessage("why?")], config=session)
-    assert [message.type for message in history.messages] == ["human", "ai"] * 2
-    assert video_tokens(second) == video_tokens(first)
-    assert second.usage_metadata is not None
-    assert second.usage_metadata["input_token_details"]["cache_read"] > video_tokens(first)
 
 
 def test_a_profile_is_there_before_the_model_is(model: ChatVideoChat) -> None:

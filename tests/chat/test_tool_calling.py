@@ -353,6 +353,10 @@ def test_tools_that_are_none(model: ChatVideoChat) -> None:
                 model.with_structured_output(odd, method=method)  # type: ignore[arg-type]
     with pytest.raises(UnsupportedSchemaError, match="cannot call .*web_search"):
         model.bind_tools([{"type": "web_search_preview"}])
+    with pytest.raises(UnsupportedSchemaError, match="cannot call 'add'"):
+        model.bind_tools(["add"])  # type: ignore[list-item]
+    with pytest.raises(UnsupportedSchemaError, match="holds no schema"):
+        model.invoke("hi", response_format={"type": "json_schema", "json_schema": {"name": "Square"}})
     with pytest.raises(ValueError, match="unknown method 'magic'"):
         model.with_structured_output(Tree, method="magic")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="needs a schema"):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.document_loaders import BaseLoader
-from langchain_core.documents import Document
+from langchain_core.documents import BaseDocumentTransformer, Document
 
 from videochat_tools.library.source import words_within
 from videochat_tools.library.sources import find_videos
@@ -19,7 +19,7 @@ from videochat_tools.types import TimeSpan, Utterance, media_fragment
 if TYPE_CHECKING:
     from videochat_tools.speech import Transcriber
 
-__all__ = ["VideoLoader"]
+__all__ = ["VideoLoader", "VideoSplitter"]
 
 
 class VideoLoader(BaseLoader):
@@ -99,3 +99,35 @@ class VideoLoader(BaseLoader):
 
 def _near(utterances: Iterable[Utterance], span: TimeSpan) -> list[Utterance]:
     return [item for item in utterances if item.span.start < span.end and item.span.end >= span.start]
+
+
+class VideoSplitter(BaseDocumentTransformer):
+    """Cuts documents that stand for whole videos into segments, as :class:`VideoLoader` does, and keeps their metadata.
+
+    ::
+
+        talks = [Document("talks/ann.mp4", metadata={"speaker": "Ann"})]
+        VideoSplitter(segmenter=make_segmenter("fixed", seconds=30)).split_documents(talks)
+
+    The video is ``metadata["source"]``, or else what the document says: a path or a ``file:`` URI.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        """Options are those of :class:`VideoLoader` but for its sources."""
+        VideoLoader((), **options)  # says now what cannot be
+        self._options = options
+
+    def transform_documents(self, documents: Sequence[Document], **kwargs: Any) -> list[Document]:
+        """The segments of all videos, in the order given.
+
+        Raises:
+            MediaError: a file is missing, unreadable, or no video.
+        """
+        return [segment for document in documents for segment in self._segments(document)]
+
+    split_documents = transform_documents  # as text splitters call it
+
+    def _segments(self, document: Document) -> Iterator[Document]:
+        source = document.metadata.get("source") or document.page_content
+        for segment in VideoLoader(str(source), **self._options).lazy_load():
+            yield segment.model_copy(update={"metadata": {**document.metadata, **segment.metadata}})

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.documents import Document
 from rendering import truncate
 
 from videochat_tools.errors import MediaNotFoundError, UnreadableMediaError
@@ -17,7 +18,7 @@ from videochat_tools.segmenting import make_segmenter
 from videochat_tools.testing import FakeTranscriber, FakeVideoEncoder
 from videochat_tools.types import TimeSpan, Transcript, Utterance
 from videochat_tools.video_embeddings import VideoEmbeddings
-from videochat_tools.video_loader import VideoLoader
+from videochat_tools.video_loader import VideoLoader, VideoSplitter
 
 
 def test_one_document_a_segment(film: Any) -> None:
@@ -90,3 +91,28 @@ def test_bad_files(color_video: Path, tmp_path: Path) -> None:
 async def test_async(film: Any) -> None:
     loader = VideoLoader(film.path, transcriber=None)
     assert [document async for document in loader.alazy_load()] == loader.load()
+
+
+class TestSplitting:
+    def test_documents_of_whole_videos_become_segments_with_their_metadata(self, color_video: Path) -> None:
+        whole = [
+            Document(str(color_video), metadata={"speaker": "Ann"}),
+            Document("a talk", metadata={"source": color_video.as_uri(), "speaker": "Bob"}),
+        ]
+        segments = VideoSplitter(transcriber=None).split_documents(whole)
+        assert [segment.metadata["speaker"] for segment in segments] == ["Ann"] * 3 + ["Bob"] * 3
+        loaded = VideoLoader(color_video, transcriber=None).load()
+        for part in (segments[:3], segments[3:]):
+            assert [segment.id for segment in part] == [document.id for document in loaded]
+            assert [segment.metadata["start"] for segment in part] == [d.metadata["start"] for d in loaded]
+
+    async def test_async_and_options(self, color_video: Path) -> None:
+        splitter = VideoSplitter(transcriber=None, segmenter=make_segmenter("fixed", seconds=3.0))
+        made = await splitter.atransform_documents([Document(str(color_video))])
+        assert [document.metadata["end"] for document in made] == [3.0, 6.0]
+
+    def test_bad_input(self, tmp_path: Path) -> None:
+        with pytest.raises(MediaNotFoundError, match="gone"):
+            VideoSplitter().split_documents([Document(str(tmp_path / "gone.mp4"))])
+        with pytest.raises(TypeError, match="seconds"):
+            VideoSplitter(seconds=3)

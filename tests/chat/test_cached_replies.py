@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,18 @@ def test_a_segment_of_another_library_is_another_one(model: ChatVideoChat, cache
     assert library.invoke(messages).content == first.content and kept(cache) == 1
     rows["tokens"] = np.ones((6, 16), np.float16)
     library.invoke(messages)
+    assert kept(cache) == 2
+
+
+def test_other_weights_in_the_same_folder_are_another_model(
+    tiny_chat: Path, tmp_path: Path, cache: InMemoryCache
+) -> None:
+    folder = Path(shutil.copytree(tiny_chat, tmp_path / "chat"))
+    model = ChatVideoChat(model=str(folder), max_tokens=4)
+    first = model.invoke("hello")
+    assert model.invoke("hello").content == first.content and kept(cache) == 1
+    os.utime(folder / "model.safetensors", ns=(0, 0))  # as if it had been converted again
+    model.invoke("hello")
     assert kept(cache) == 2
 
 

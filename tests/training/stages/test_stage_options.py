@@ -283,6 +283,8 @@ def test_a_stage_from_the_wrong_model(stages: Any, tmp_path: Path) -> None:
         start_network(load_options("videochat2-phi3-stage3", None, [f"model={second}"]))
     with pytest.raises(ConfigurationError, match="reads no text; stage 3 takes its text branch from stage 1"):
         start_network(load_options("videochat2-vicuna-stage3", None, [f"model={second}"]))
+    with pytest.raises(ConfigurationError, match="image_size is 224, the tower of this VideoChat is made for 56"):
+        start_network(stages.options("videochat-7b-stage1", image_size=224))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"model_type": "unheard-of"}')
     with pytest.raises(ModelLoadError, match="other holds no model of ours"):

@@ -18,6 +18,8 @@ __all__ = ["RELEASED_STAGES", "load_options", "show_options", "stage_name"]
 _FOLDER = Path(__file__).parent / "recipes"
 _PATHS = ("model", "language_model", "retrieval_model", "tower", "blip2", "bert", "network")
 
+_NO_CORPORA = '# [[corpora]]\n# annotation = "captions.json"\n# root = "videos"\n# medium = "video"'
+
 RELEASED_STAGES: tuple[str, ...] = tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
 """Names of the released recipes: ``videochat2-vicuna-stage3``."""
 
@@ -77,7 +79,7 @@ def show_options(options: StageOptions, name: str | None = None) -> str:
             continue
         if key == "corpora":
             tables += [f"\n# {texts[key]}"]
-            tables += ["\n".join(["[[corpora]]", *_entries(each)]) for each in value] or ["# [[corpora]]"]
+            tables += ["\n".join(["[[corpora]]", *_entries(each)]) for each in value] or [_NO_CORPORA]
         elif value is None:
             lines += [f"# {texts[key]}", f"# {key} =", ""]
         else:

@@ -40,7 +40,7 @@ from videochat_tools.training.released import released_recipe
 from .options import StageOptions
 from .sources import bert_parts, released_parts, umt_parts
 
-__all__ = ["Start", "build_empty", "network_config", "start_network"]
+__all__ = ["Start", "build_empty", "network_config", "pixel_statistics", "start_network", "tiling"]
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,16 @@ def build_empty(config: Any, language_dtype: torch.dtype) -> PreTrainedModel:
 def _adapt(config: Any, options: StageOptions) -> None:
     """What the stage changes in the configuration of the network."""
     config.vision_config.num_frames = options.num_frames
-    if options.family != "videochat":  # its Q-Former is frozen, and drops nothing
+    if (
+        options.family == "videochat"
+    ):  # its positions are learned for one size; its Q-Former is frozen, and drops nothing
+        if config.vision_config.image_size != options.image_size:
+            raise ConfigurationError(
+                f"image_size is {options.image_size}, the tower of this VideoChat is made for "
+                f"{config.vision_config.image_size}; set image_size to that"
+            )
+    else:
+        config.vision_config.image_size = options.image_size
         config.qformer_config.hidden_dropout_prob = options.qformer_dropout
         config.qformer_config.attention_probs_dropout_prob = options.qformer_dropout
         config.qformer_config.drop_path_rate = options.qformer_drop_path
@@ -348,12 +357,21 @@ def _language_model(options: StageOptions, model: PreTrainedModel) -> PreTrained
 # The processor
 
 
+def pixel_statistics(options: StageOptions) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and deviation of red, green and blue that pixels are normalised with."""
+    return (IMAGENET_MEAN, IMAGENET_STD) if options.statistics == "imagenet" else (CLIP_MEAN, CLIP_STD)
+
+
+def tiling(options: StageOptions) -> TilingOptions | None:
+    """How frames are cut up, if they are."""
+    return TilingOptions(max_tiles=options.max_tiles) if options.max_tiles else None
+
+
 def _processor(config: Any, options: StageOptions) -> VideoChat2Processor:
     """Tokenizers and numbers of the finished model; it is shown what it was trained on."""
-    statistics: dict[str, Any] = {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD}
-    if options.statistics == "clip":
-        statistics = {"image_mean": CLIP_MEAN, "image_std": CLIP_STD}
-    shown = {**statistics, "still_mean": None, "still_std": None, "image_size": config.vision_config.image_size}
+    mean, std = pixel_statistics(options)
+    shown: dict[str, Any] = {"image_mean": mean, "image_std": std, "still_mean": None, "still_std": None}
+    shown["image_size"] = options.image_size
     before: VideoChat2Processor | None = None
     if options.model is not None:
         before = AutoProcessor.from_pretrained(options.model, local_files_only=True)
@@ -364,7 +382,7 @@ def _processor(config: Any, options: StageOptions) -> VideoChat2Processor:
     name = "mistral_hd" if options.max_tiles else options.family
     shown |= {
         "num_visual_tokens": config.num_visual_tokens,
-        "tiling": TilingOptions(max_tiles=options.max_tiles) if options.max_tiles else None,
+        "tiling": tiling(options),
         "timestamps": not options.captions and released_recipe(options.family, options.stage).timestamps,
     }
     released = ProcessorOptions.released(name, **shown)

@@ -32,7 +32,7 @@ from .options import StageOptions
 from .parameters import decay_groups, freeze, set_modes, silence_key_biases
 from .records import Records
 from .schedule import rate_factor
-from .starting import Start, start_network
+from .starting import Start, pixel_statistics, start_network, tiling
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -226,7 +226,8 @@ class _Run:
                 losses = self._step(module, optimizer, group, at)
                 at = replace(at, step=at.step + 1, batch=at.batch + len(group))
                 records.add(at.step, losses, rate=options.learning_rate * factor, seconds=time.monotonic() - began)
-                self.tell(StepReport(at.step, end, at.epoch, losses["loss"])) if self.main else None
+                if self.main:
+                    self.tell(StepReport(at.step, end, at.epoch, losses["loss"]))
                 if at.batch >= len(mixture):
                     at = replace(at, epoch=at.epoch + 1, batch=0)
                 if at.step % options.checkpoint_steps == 0 or at.step == end:
@@ -300,10 +301,7 @@ class _Run:
 
 def clip_sampling(options: StageOptions) -> ClipSampling:
     """How clips become pixels."""
-    from videochat_tools.models.videochat2 import TilingOptions
-    from videochat_tools.models.videochat2.image_processing import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
-
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if options.statistics == "imagenet" else (CLIP_MEAN, CLIP_STD)
+    mean, std = pixel_statistics(options)
     try:
         return ClipSampling(
             num_frames=options.num_frames,
@@ -312,7 +310,7 @@ def clip_sampling(options: StageOptions) -> ClipSampling:
             mean=mean,
             std=std,
             augment=options.augment,
-            tiling=TilingOptions(max_tiles=options.max_tiles) if options.max_tiles else None,
+            tiling=tiling(options),
         )
     except ValueError as error:
         raise ConfigurationError(str(error)) from error

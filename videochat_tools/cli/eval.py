@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from videochat_tools.cli.options import Json
-from videochat_tools.evaluation.benchmarks import BENCHMARKS, RENDERED, load_benchmark
+from videochat_tools.evaluation.benchmarks import BENCHMARKS, RENDERED, benchmark_class, load_benchmark
 
 __all__ = ["evaluate"]
 
@@ -53,6 +53,15 @@ def evaluate(
     control: Annotated[
         Control, typer.Option(help="Show a black video, no video, or frames spread over all that is searched.")
     ] = Control.none,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Frames that the chat model is shown of a video; published tables of MVBench are of 16, of STAR 32. "
+            "Default: as many as it was trained with.",
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Only so many questions, spread evenly over all.")
     ] = None,
@@ -89,8 +98,8 @@ def evaluate(
 
     \b
     Examples:
-      videochat eval mvbench --data MVBench --model ./videochat2-mistral
-      videochat eval mvbench --data MVBench --model ./videochat2-mistral --control text-only
+      videochat eval mvbench --data MVBench --model ./videochat2-mistral --frames 16
+      videochat eval mvbench --data MVBench --model ./videochat2-mistral --frames 16 --control text-only
       videochat eval needle --hours 1 --hours 10 --hours 100
     """
     from tqdm import tqdm
@@ -101,9 +110,11 @@ def evaluate(
     options = _options(benchmark, task, hours, needles)
     if data is None and benchmark not in RENDERED:
         raise typer.BadParameter(f"{benchmark} needs the folder of its files", param_hint="--data")
+    if frames is not None and not benchmark_class(benchmark).shows_frames:
+        raise typer.BadParameter(f"{benchmark} does not choose the frames of a chat model", param_hint="--frames")
     chosen = load_benchmark(benchmark, data, **options)
     only_encoder = chosen.uses == ("encoder",)
-    models = Models(None if only_encoder else model, encoder or (model if only_encoder else None), device)
+    models = Models(None if only_encoder else model, encoder or (model if only_encoder else None), device, frames)
     folder = output or RESULTS / f"{benchmark}-{Path(model).name if model else 'nano'}-{control.value}"
     with tqdm(unit="question", disable=None, leave=False) as bar:
 

@@ -77,6 +77,17 @@ def test_the_model_is_asked_in_the_words_of_the_notebooks() -> None:
     )
 
 
+def test_a_model_can_be_shown_more_frames_than_it_was_trained_with() -> None:
+    import numpy as np
+
+    prompt = ChoicePrompt()
+    usual, twice = VideoChatUnderTest(), VideoChatUnderTest(frames=16)
+    assert (usual.num_frames, twice.num_frames) == (8, 16)
+    assert usual.identity != twice.identity, "a run with another number of frames is another run"
+    frames = np.zeros((16, 64, 64, 3), np.uint8)
+    assert isinstance(twice.answer(prompt, "Question: Which?\nOptions:\n(A) x\n(B) y", frames, max_tokens=4), str)
+
+
 def test_a_video_and_its_subtitles_change_the_answer_only_where_they_are_given() -> None:
     import numpy as np
 

@@ -92,12 +92,15 @@ class Benchmark(Generic[ItemT]):
         uses: Which of the models it asks: "chat", "encoder".
         controls: Which of :data:`CONTROLS` make sense for it.
         senseless: Why the others make none.
+        shows_frames: Whether it chooses the frames that the chat model is shown, so that another number of them makes
+            sense; a library chooses them itself.
     """
 
     name: ClassVar[str]
     uses: ClassVar[tuple[str, ...]] = ("chat",)
     controls: ClassVar[tuple[str, ...]] = ("blank", "text-only")
     senseless: ClassVar[Mapping[str, str]] = {"uniform": SPREAD_ANYWAY}
+    shows_frames: ClassVar[bool] = False
 
     @property
     def items(self) -> Sequence[ItemT]:

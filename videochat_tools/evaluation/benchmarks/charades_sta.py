@@ -72,6 +72,7 @@ class CharadesSTAPrompt(CharadesSTA):
     uses: ClassVar[tuple[str, ...]] = ("chat",)
     controls: ClassVar[tuple[str, ...]] = Benchmark.controls
     senseless: ClassVar[Mapping[str, str]] = Benchmark.senseless
+    shows_frames: ClassVar[bool] = True
 
     def measure(self, item: MomentItem, context: Context) -> Record:
         """Ask for the times and read them."""

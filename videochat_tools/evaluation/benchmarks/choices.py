@@ -128,6 +128,7 @@ class ChoiceBenchmark(Benchmark[ChoiceItem]):
         scorers: When an answer counts, by name; the first is the one to report.
     """
 
+    shows_frames: ClassVar[bool] = True
     prompt: ClassVar[ChoicePrompt] = PLAIN_PROMPT
     scorers: ClassVar[Mapping[str, Scorer]] = {"right": right_letter}
 

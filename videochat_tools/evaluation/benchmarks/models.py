@@ -57,27 +57,35 @@ class ChatUnderTest(Protocol):
 
 
 class VideoChatUnderTest:
-    """A VideoChat of any size, asked in the exact words of the released notebooks."""
+    """A VideoChat of any size, asked in the exact words of the released notebooks.
 
-    def __init__(self, model: str | Path | None = None, device: str = "auto") -> None:
+    Args:
+        model: Folder or hub id; None is the bundled nano.
+        device: Where it runs.
+        frames: How many it is shown of a video; None are as many as it was trained with. The networks take any number,
+            and the released tables are of twice or four times as many.
+    """
+
+    def __init__(self, model: str | Path | None = None, device: str = "auto", frames: int | None = None) -> None:
         from videochat_tools.engine import load_engine
 
         self._engine = load_engine(model, device)
+        self._frames = frames
         self._watched: tuple[bytes, ClipTokens] | None = None
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Name of the folder, and a fingerprint of all weights."""
+        """Name of the folder, a fingerprint of all weights, and the number of frames."""
         from videochat_tools.embeddings import fingerprint_folder
 
         folder = self._engine.folder
         name = "nano" if self._engine.model is None else folder.name
-        return {"model": name, "fingerprint": fingerprint_folder(folder)}
+        return {"model": name, "fingerprint": fingerprint_folder(folder), "frames": self.num_frames}
 
     @property
     def num_frames(self) -> int:
         """Frames of a clip."""
-        return self._engine.num_frames
+        return self._frames or self._engine.num_frames
 
     @property
     def frame_size(self) -> int | None:
@@ -128,6 +136,7 @@ class Models:
         chat_model: Folder or hub id, or a model itself; None is the bundled nano.
         encoder_model: The same of the video encoder.
         device: Where they run.
+        frames: How many the chat model is shown of a video; None are as many as it was trained with.
     """
 
     def __init__(
@@ -135,16 +144,18 @@ class Models:
         chat: str | Path | ChatUnderTest | None = None,
         encoder: str | Path | VideoEncoder | None = None,
         device: str = "auto",
+        frames: int | None = None,
     ) -> None:
         self.chat_model = chat
         self.encoder_model = encoder
         self.device = device
+        self.frames = frames
 
     @cached_property
     def chat(self) -> ChatUnderTest:
         """The chat model."""
         if self.chat_model is None or isinstance(self.chat_model, str | Path):
-            return VideoChatUnderTest(self.chat_model, self.device)
+            return VideoChatUnderTest(self.chat_model, self.device, self.frames)
         return self.chat_model
 
     @cached_property

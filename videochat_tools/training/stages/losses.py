@@ -83,9 +83,8 @@ class ChatLoss(StageModule):
 class RetrievalLoss(StageModule):
     """The three losses of stage 1 of VideoChat2 over the batches of all processes.
 
-    Contrast: features of all processes are compared, and their gradients flow back to whose they are. (The released
-    code left gradients of other processes' losses out, which divides this loss by the number of processes.) Matching:
-    hard negatives come from all processes, or from the own one, by choice. Captioning: a mean over tokens.
+    Contrast: features of all processes are compared, and their gradients flow back to whose they are. Matching: hard
+    negatives come from all processes, or from the own one, by choice. Captioning: a mean over tokens.
 
     Args:
         model: The model; its configuration has the weights of the losses.

@@ -11,10 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from videochat_tools.models.videochat2.modeling_videochat2 import (
-    VideoChat2ForConditionalGeneration,
-    VideoChat2ForRetrieval,
-)
+from videochat_tools.models.videochat2.modeling_videochat2 import VideoChat2ForRetrieval
 from videochat_tools.retrievers.query import analyse
 from videochat_tools.training.world.language import Text, caption, contradict, statement
 from videochat_tools.training.world.questions import KINDS, ask
@@ -212,9 +209,7 @@ def _motion(state: State, before: State, after: State, cells: int) -> tuple[floa
 
 
 @torch.no_grad()
-def watch_bank(
-    network: VideoChat2ForRetrieval | VideoChat2ForConditionalGeneration, form: ClipFormat, count: int, seed: int
-) -> tuple[Tensor, list[Scene]]:
+def watch_bank(network: VideoChat2ForRetrieval, form: ClipFormat, count: int, seed: int) -> tuple[Tensor, list[Scene]]:
     """Clips as the tower sees them, kept for many steps: bfloat16 [count, S, D], and their scenes."""
     features, scenes = [], []
     for start in range(0, count, 32):

@@ -28,7 +28,7 @@ from videochat_tools.training.batches import (
     by_length,
     encode_conversations,
 )
-from videochat_tools.training.clips import draw_clip, to_pixels, watch_bank
+from videochat_tools.training.clips import ClipFormat, draw_clip, to_pixels
 from videochat_tools.training.conversations import Conversation, binding_drill, converse, copy_drill, transcript_drill
 from videochat_tools.training.copying import start_with_copying
 from videochat_tools.training.loop import Loop, LoopOptions, read_state
@@ -38,7 +38,7 @@ from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qform
 from videochat_tools.training.warm_start import grow, read_folder, read_vocabulary
 from videochat_tools.training.world.scene import Scene, sample_scene
 
-__all__ = ["INSTRUCTION", "start_chat_model", "train_instruct", "train_language"]
+__all__ = ["INSTRUCTION", "start_chat_model", "tell_clips", "token_bank", "train_instruct", "train_language"]
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ def start_chat_model(
 
     Args:
         align: Tensors of an ``AlignModel``; its per-frame embedding is dropped, as in the released stage 2.
-        language: Tensors of a language model.
+        language: Tensors of a language model, or of an ``InstructModel``, whose way to read clips is kept too.
         size: Of the networks.
     """
     words, pieces = build_llm_tokenizer(), build_qformer_tokenizer()
@@ -138,7 +138,10 @@ def start_chat_model(
         queries = align["network.query_tokens"]
         model.query_tokens.data.copy_(queries[:, :SLOT_QUERIES])
         model.extra_query_tokens.data.copy_(queries[:, SLOT_QUERIES:])
-    if language is not None:
+    if language is not None and "network.projection.weight" in language:
+        model.language_model.load_state_dict(_below(language, "network.language_model."))
+        model.projection.load_state_dict(_below(language, "network.projection."))
+    elif language is not None:
         model.language_model.load_state_dict(language)
     return model
 
@@ -171,9 +174,9 @@ def instruct_conversations(rng: Random, scenes: list[Scene], count: int) -> list
 
 def instruct_loss(
     trained: InstructModel,
-    tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
+    words: PreTrainedTokenizerBase,
     rng: Random,
-    vision: Tensor,
+    tokens: Tensor,
     scenes: list[Scene],
     *,
     rows: int,
@@ -183,36 +186,64 @@ def instruct_loss(
 
     Args:
         trained: The chat network and its slot heads.
-        tokenizers: Of the language model and of the Q-Former.
+        words: Tokenizer of the language model.
         rng: Source of chance.
-        vision: The clips as the tower sees them [clips, S, D].
+        tokens: The clips as the Q-Former tells of them [clips, Q, h].
         scenes: What they show.
         rows: Conversations about them.
         text_rows: Conversations of text alone.
     """
     model = trained.network
-    words, pieces = tokenizers
-    clips = len(scenes)
     conversations = instruct_conversations(rng, scenes, rows)
-    told = _CHOICE.system if rng.random() < _CHOICE_SHARE else INSTRUCTION
-    instruction = pieces([told] * clips, truncation=True, max_length=64, return_tensors="pt")
     total = LossSum()
+    values: dict[str, float | Tensor] = {}
     with torch.autocast("cpu", torch.bfloat16):
-        tokens = model.get_clip_tokens(
-            None, instruction["input_ids"], instruction["attention_mask"], vision_embeds=vision
-        )
-        slots, held = trained.slots(tokens, scenes)
         for group in by_length(conversations, 4):
             batch = encode_conversations(words, group, model.config.num_visual_tokens)
             embeds = model.embed_prompt(batch.input_ids, batch.visual_mask, tokens[list(batch.clips)])
             total.add(*answer_loss(model.language_model, embeds, batch))
-    loss = total.mean() + _SLOT_WEIGHT * slots
-    values: dict[str, float | Tensor] = {**total.right(), "slots": slots, **held}
+    loss = total.mean()
+    values |= total.right()
+    if tokens.requires_grad:
+        slots, held = trained.slots(tokens, scenes)
+        values |= {"slots": slots, **held}
+        loss = loss + _SLOT_WEIGHT * slots
     if text_rows:
         kept, _ = language_loss(model.language_model, words, language_conversations(rng, text_rows, 0.3))
         values["text_loss"] = kept
         loss = loss + 0.35 * kept
     return loss, values
+
+
+def tell_clips(
+    model: VideoChat2ForConditionalGeneration, pieces: PreTrainedTokenizerBase, pixels: Tensor, *, choice: bool
+) -> Tensor:
+    """Clip tokens [clips, Q, h]; the Q-Former is told to watch or, with ``choice``, what MVBench tells it."""
+    told = [_CHOICE.system if choice else INSTRUCTION] * len(pixels)
+    instruction = pieces(told, truncation=True, max_length=64, return_tensors="pt")
+    with torch.autocast("cpu", torch.bfloat16):
+        return model.get_clip_tokens(pixels, instruction["input_ids"], instruction["attention_mask"])
+
+
+@torch.no_grad()
+def token_bank(
+    model: VideoChat2ForConditionalGeneration,
+    pieces: PreTrainedTokenizerBase,
+    form: ClipFormat,
+    count: int,
+    seed: int,
+) -> tuple[tuple[Tensor, Tensor], list[Scene]]:
+    """Clip tokens, bfloat16 [count, Q, h], without and with what MVBench tells the Q-Former; and the scenes."""
+    parts: tuple[list[Tensor], list[Tensor]] = ([], [])
+    scenes: list[Scene] = []
+    for start in range(0, count, 32):
+        rng = Random(f"bank {seed} {start}")
+        clips = [draw_clip(rng, form) for _ in range(32)]
+        pixels = to_pixels(clips, form)
+        for choice in (False, True):
+            parts[choice].append(tell_clips(model, pieces, pixels, choice=choice).bfloat16())
+        scenes += [clip.scene for clip in clips]
+    return (torch.cat(parts[0]), torch.cat(parts[1])), scenes
 
 
 def train_instruct(
@@ -237,8 +268,8 @@ def train_instruct(
         language: Checkpoint of :func:`train_language`.
         options: Time and rates.
         clips: Clips a step.
-        bank: Clips that the frozen tower watches once, at the start; the questions are new at every step. 0: clips are
-            new at every step too, and the tower learns with the rest, as in the released stages 2 and 3.
+        bank: Clips that are watched once, at the start, by a tower and a Q-Former that stay as they are; the questions
+            are new at every step. 0: clips are new too, and all learns, as in the released stages 2 and 3.
         rows: Conversations about them a step.
         text_rows: Conversations of text alone a step.
         seed: Of data and new weights.
@@ -258,24 +289,24 @@ def train_instruct(
     model.language_model.set_attn_implementation(CAUSAL_MATMUL)
     form = clip_format(model.config.vision_config)
     if bank:
-        for part in (model.vision_encoder, model.vision_layernorm):
-            part.requires_grad_(False)
-        features, scenes = watch_bank(model, form, bank, seed)
-        log.info("the tower has watched %d clips", len(scenes))
+        trained.requires_grad_(False)
+        model.language_model.requires_grad_(True)
+        model.projection.requires_grad_(True)
+        told, scenes = token_bank(model, pieces, form, bank, seed)
+        log.info("%d clips were watched", len(scenes))
     loop = Loop(trained, folder, options)
     trained.train()
     for step in loop:
         rng = Random(f"instruct {seed} {step}")
         if bank:
             places = rng.sample(range(len(scenes)), clips)
-            vision = features[places]
+            tokens = told[rng.random() < _CHOICE_SHARE][places]
             shown = [replace(scenes[place]) for place in places]  # copies: their facts are not to be kept
         else:
             drawn = [draw_clip(rng, form) for _ in range(clips)]
-            with torch.autocast("cpu", torch.bfloat16):
-                vision = model.encode_frames(to_pixels(drawn, form))
+            tokens = tell_clips(model, pieces, to_pixels(drawn, form), choice=rng.random() < _CHOICE_SHARE)
             shown = [clip.scene for clip in drawn]
-        loss, values = instruct_loss(trained, (words, pieces), rng, vision, shown, rows=rows, text_rows=text_rows)
+        loss, values = instruct_loss(trained, words, rng, tokens, shown, rows=rows, text_rows=text_rows)
         loop.update(loss, values)
     model.save_pretrained(folder / "chat")
     return model
@@ -292,10 +323,11 @@ def main() -> None:
     parser.add_argument(
         "--start", type=Path, help="language: folder of a chat model; instruct: state.pt of another run to begin with"
     )
-    parser.add_argument("--bank", type=int, default=0, help="clips that a frozen tower watches")
+    parser.add_argument("--bank", type=int, default=0, help="clips that a frozen tower and Q-Former watch")
     parser.add_argument("--text-rows", type=int, default=8, help="instruct: rows of text alone in a step")
     parser.add_argument("--hold", type=float, default=0.45, help="share of the time at the full rate")
     parser.add_argument("--rate", type=float, default=1.0, help="factor on all learning rates")
+    parser.add_argument("--sight-rate", type=float, default=1.0, help="further factor on those of tower and Q-Former")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", choices=SIZES, default="nano")
@@ -303,6 +335,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
     options = LoopOptions(arguments.minutes, hold=arguments.hold).scaled(arguments.rate)
+    options = replace(options, matrix_rate=options.matrix_rate * arguments.sight_rate)
     if arguments.stage == "language":
         train_language(
             arguments.folder, options, seed=arguments.seed, start=arguments.start, size=SIZES[arguments.size]

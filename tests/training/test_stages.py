@@ -166,7 +166,7 @@ def test_every_kind_of_step_trains_its_part(words, pieces) -> None:
 
     chat = start_chat_model(align.state_dict(), None)
     clips = [draw_clip(Random(seed), FORM) for seed in range(3)]
-    tokens = tell_clips(chat, pieces, to_pixels(clips, FORM), choice=False)
+    tokens = tell_clips(chat, pieces, chat.encode_frames(to_pixels(clips, FORM)), choice=False)
     loss, _ = instruct_loss(
         InstructModel(chat), words, Random(3), tokens, [clip.scene for clip in clips], rows=3, text_rows=1
     )

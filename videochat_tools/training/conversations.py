@@ -192,8 +192,8 @@ def _draw(
         return _draw_said(rng, scenes, spans, said, topics)
     span = spans[place]
     if span is not None and scene.events and rng.random() < _WHEN_SHARE:
-        question = ask_when(rng, scene, span, rng.choice(scene.events))
-        return (question, place) if _only(question.facts, scenes, place) else None
+        timed = ask_when(rng, scene, span, rng.choice(scene.events))
+        return (timed, place) if _only(timed.facts, scenes, place) else None
     if len(scenes) == 1:
         if rng.random() < 0.03:
             return describe(rng, scene), place

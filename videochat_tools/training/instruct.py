@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -28,7 +28,7 @@ from videochat_tools.training.batches import (
     by_length,
     encode_conversations,
 )
-from videochat_tools.training.clips import ClipFormat, draw_clip, to_pixels
+from videochat_tools.training.clips import Clip, ClipFormat, draw_clip, to_pixels
 from videochat_tools.training.conversations import Conversation, binding_drill, converse, copy_drill, transcript_drill
 from videochat_tools.training.copying import start_with_copying
 from videochat_tools.training.loop import Loop, LoopOptions, read_state
@@ -216,13 +216,23 @@ def instruct_loss(
 
 
 def tell_clips(
-    model: VideoChat2ForConditionalGeneration, pieces: PreTrainedTokenizerBase, pixels: Tensor, *, choice: bool
+    model: VideoChat2ForConditionalGeneration, pieces: PreTrainedTokenizerBase, vision: Tensor, *, choice: bool
 ) -> Tensor:
-    """Clip tokens [clips, Q, h]; the Q-Former is told to watch or, with ``choice``, what MVBench tells it."""
-    told = [_CHOICE.system if choice else INSTRUCTION] * len(pixels)
+    """Clip tokens [clips, Q, h] of what the tower sees, [clips, S, D].
+
+    The Q-Former is told to watch or, with ``choice``, what MVBench tells it.
+    """
+    told = [_CHOICE.system if choice else INSTRUCTION] * len(vision)
     instruction = pieces(told, truncation=True, max_length=64, return_tensors="pt")
     with torch.autocast("cpu", torch.bfloat16):
-        return model.get_clip_tokens(pixels, instruction["input_ids"], instruction["attention_mask"])
+        return model.get_clip_tokens(
+            None, instruction["input_ids"], instruction["attention_mask"], vision_embeds=vision
+        )
+
+
+def _see(model: VideoChat2ForConditionalGeneration, clips: Sequence[Clip], form: ClipFormat) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        return model.encode_frames(to_pixels(clips, form))
 
 
 @torch.no_grad()
@@ -239,9 +249,9 @@ def token_bank(
     for start in range(0, count, 32):
         rng = Random(f"bank {seed} {start}")
         clips = [draw_clip(rng, form) for _ in range(32)]
-        pixels = to_pixels(clips, form)
+        vision = _see(model, clips, form)
         for choice in (False, True):
-            parts[choice].append(tell_clips(model, pieces, pixels, choice=choice).bfloat16())
+            parts[choice].append(tell_clips(model, pieces, vision, choice=choice).bfloat16())
         scenes += [clip.scene for clip in clips]
     return (torch.cat(parts[0]), torch.cat(parts[1])), scenes
 
@@ -304,7 +314,7 @@ def train_instruct(
             shown = [replace(scenes[place]) for place in places]  # copies: their facts are not to be kept
         else:
             drawn = [draw_clip(rng, form) for _ in range(clips)]
-            tokens = tell_clips(model, pieces, to_pixels(drawn, form), choice=rng.random() < _CHOICE_SHARE)
+            tokens = tell_clips(model, pieces, _see(model, drawn, form), choice=rng.random() < _CHOICE_SHARE)
             shown = [clip.scene for clip in drawn]
         loss, values = instruct_loss(trained, words, rng, tokens, shown, rows=rows, text_rows=text_rows)
         loop.update(loss, values)

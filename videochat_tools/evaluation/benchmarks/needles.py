@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from random import Random
 
-from videochat_tools.training.world.language import NUMBERS, VERBS, caption, matches, name, verb
+from videochat_tools.training.world.language import NUMBERS, caption, matches, name, verb
 from videochat_tools.training.world.long_video import PlacedScene, VideoPlan, holds, plan_video, stretch
 from videochat_tools.training.world.questions import Question
 from videochat_tools.training.world.scene import (
@@ -29,7 +29,7 @@ __all__ = ["KINDS", "Needle", "draw_needles", "needle_pairs"]
 Pair = tuple[str, str]  # colour and shape
 
 DISTINCT = 6  # pairs, of 44, that only needles show
-SEEN = ("direction", "count", "motion")
+SEEN = ("direction", "count")  # not what it does: that is a part of the description, which would then lack it
 KINDS = ("said", *SEEN)
 
 
@@ -127,7 +127,5 @@ def _questions(rng: Random, kind: str, scene: Scene, look: Look, event: Event, s
     if kind == "direction":
         moving = frozenset({it_is, ("does", "move", look)})
         return about, Question(kind, f"in which direction does {this} move?", event.kind, moving)
-    if kind == "count":
-        words = f"how many objects are there when {this} {verb(rng, event.kind)}?"
-        return about, Question(kind, words, NUMBERS[len(scene.things)], doing)
-    return about, Question(kind, f"what does {this} do?", f"it {VERBS[event.kind][0][0]}", frozenset({it_is}))
+    words = f"how many objects are there when {this} {verb(rng, event.kind)}?"
+    return about, Question(kind, words, NUMBERS[len(scene.things)], doing)

@@ -119,7 +119,7 @@ class DualEncoder:
         parts = [self._embed(clips[start : start + step]) for start in range(0, count, step)]
         return ClipEmbeddings(np.concatenate(parts)[:, None], None)
 
-    def match(self, text: str, features: npt.NDArray[np.float16]) -> Vectors:
+    def match(self, text: str | Sequence[str], features: npt.NDArray[np.float16]) -> Vectors:
         """A dual encoder has no head for this; a library that asks :attr:`keeps_features` first never calls it."""
         raise ModelLoadError("a dual encoder judges by similarity alone; use a VideoChat2 stage-1 model to match pairs")
 

@@ -187,8 +187,11 @@ class VideoEncoder(Protocol):
         """Embed clips, uint8 RGB [n, num_frames, frame_size, frame_size, 3]."""
         ...
 
-    def match(self, text: str, features: Features) -> Vectors:
-        """Probability that the text describes each clip, float32 [n], from the features [n, tokens, width]."""
+    def match(self, text: str | Sequence[str], features: Features) -> Vectors:
+        """Probability that the text describes each clip, float32 [n], from the features [n, tokens, width].
+
+        ``text`` is one for all clips, or one a clip.
+        """
         ...
 
 
@@ -350,17 +353,20 @@ class VideoChat2Encoder:
             vectors = rows.float().cpu().numpy()
         return ClipEmbeddings(vectors, features.half().cpu().numpy() if self.keeps_features else None)
 
-    def match(self, text: str, features: Features) -> Vectors:
-        """Probability of the matching head that the text describes each clip, float32 [n]."""
+    def match(self, text: str | Sequence[str], features: Features) -> Vectors:
+        """Probability of the matching head that the text describes each clip, float32 [n]; see the protocol."""
         import torch
 
         probabilities = [np.zeros(0, np.float32)]
-        tokens = self._tokens([text])
+        tokens = self._tokens([text] if isinstance(text, str) else text)
         with torch.inference_mode():
             for start in range(0, len(features), self._batch_size):
                 part = torch.from_numpy(np.array(features[start : start + self._batch_size], np.float32))
-                repeated = {name: value.expand(len(part), -1) for name, value in tokens.items()}
-                logits = self._model.match_logits(part.to(self.device, self._model.dtype), **repeated)  # [n, 2]
+                own = {
+                    name: value.expand(len(part), -1) if isinstance(text, str) else value[start : start + len(part)]
+                    for name, value in tokens.items()
+                }
+                logits = self._model.match_logits(part.to(self.device, self._model.dtype), **own)  # [n, 2]
                 probabilities.append(logits.float().softmax(dim=-1)[:, 1].cpu().numpy())
         return np.concatenate(probabilities)
 

@@ -83,8 +83,11 @@ class FakeVideoEncoder:
         vectors = _unit(cells.mean(axis=1, keepdims=True))
         return ClipEmbeddings(vectors, cells.astype(np.float16) if self.keeps_features else None)
 
-    def match(self, text: str, features: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
+    def match(self, text: str | Sequence[str], features: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
         """0.95 when every colour of the text covers a cell, less for each that does not; 0.05 when it names none."""
+        if not isinstance(text, str):
+            pairs = zip(text, features, strict=True)
+            return np.concatenate([np.zeros(0, np.float32), *(self.match(each, one[None]) for each, one in pairs)])
         named = [index for index, color in enumerate(COLORS) if color in _words(text)]
         if not named:
             return np.full(len(features), 0.05, np.float32)

@@ -48,7 +48,7 @@ def evaluate_retrieval(
         model: Folder of the encoder; ``None`` is the bundled one.
         clips: Held-out clips of each group that are searched.
         probes: Clips asked about for one attribute, at most; taken from three times as many.
-        controls: The same where frames are shuffled or black.
+        controls: The same for new pairs, and where frames are shuffled or black.
         device: As torch names it.
     """
     from videochat_tools.embeddings import ClipEmbeddings, load_encoder
@@ -59,7 +59,7 @@ def evaluate_retrieval(
         scenes = held_out_scenes(max(clips, _PER_FIGURE * probes), new_pairs=new_pairs)
         for view in ("video",) if new_pairs else VIEWS:
             began = time.perf_counter()
-            limit = probes if view == "video" else min(probes, controls)
+            limit = min(probes, controls) if new_pairs or view != "video" else probes
             scenes = scenes[: max(clips, _PER_FIGURE * limit)]
             embeddings = embed(encoder, scenes, view)
             features = None if embeddings.features is None else embeddings.features[:clips]

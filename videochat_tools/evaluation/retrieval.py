@@ -118,16 +118,24 @@ def probe_scores(
         right = [each.probe.right for each in asked]
         scores.append(rate(f"{kind} by similarity", _hits(similar, right), chance=1 / options))
         if embeddings.features is not None:
-            matched = [_match(encoder, each, embeddings.features) for each in asked]
+            matched = _match(encoder, asked, embeddings.features)
             both = [encoder.calibration.judged_logit(*pair) for pair in zip(similar, matched, strict=True)]
             scores.append(rate(f"{kind} by matching", _hits(matched, right), chance=1 / options))
             scores.append(rate(f"{kind} by both", _hits(both, right), chance=1 / options))
     return scores
 
 
-def _match(encoder: VideoEncoder, asked: _Asked, features: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
-    own = features[asked.clip : asked.clip + 1]
-    return np.concatenate([encoder.match(text, own) for text in asked.probe.options])
+def _match(
+    encoder: VideoEncoder, asked: Sequence[_Asked], features: npt.NDArray[np.float16]
+) -> list[npt.NDArray[np.float32]]:
+    """What the matching head says to every option of every probe."""
+    judged = []
+    for start in range(0, len(asked), BATCH):
+        part = asked[start : start + BATCH]
+        texts = [text for each in part for text in each.probe.options]
+        clips = [each.clip for each in part for _ in each.probe.options]
+        judged += np.split(encoder.match(texts, features[clips]), len(part))
+    return judged
 
 
 def _hits(judged: Sequence[npt.NDArray[np.floating[Any]]], right: Sequence[int]) -> list[bool]:

@@ -250,8 +250,13 @@ def _describe(core: str) -> str:
             left = _third_person(rest) if auxiliary.lower() == "does" else rest
         if core.split()[0].lower() in ("is", "are"):
             left = _ALTERNATIVES.sub("", left) or left
+        if left.lower() in _PRONOUNS:
+            return ""  # "what colour was it?" without anything before it: nothing to look for
         return _RELATIVE.sub("", left) if content_words(left, also=_VAGUE) else core
     return core
+
+
+_PRONOUNS = frozenset("it that this they them he him she her".split())
 
 
 _PARTICLES = frozenset(

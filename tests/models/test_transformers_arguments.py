@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 from threading import Thread
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -18,6 +20,8 @@ from transformers import (
 
 from videochat_tools.engine import BUNDLED
 from videochat_tools.models import VideoChat2Config, VideoChat2ForConditionalGeneration  # registers the families too
+from videochat_tools.training.world.render import render_clip
+from videochat_tools.training.world.scene import sample_scene
 
 FAMILIES = ("videochat", "videochat2")
 
@@ -35,9 +39,11 @@ def processor() -> Any:
 @pytest.fixture(scope="module")
 def inputs(chat: Any, processor: Any) -> dict[str, torch.Tensor]:
     """Two questions of different length about a clip each, one batch."""
-    clips = torch.rand(2, 8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    scenes = [sample_scene(Random(seed)) for seed in (1, 2)]
+    frames = [render_clip(scene, [scene.duration * (n + 0.5) / 8 for n in range(8)], 64, 64) for scene in scenes]
+    clips = processor.pixel_values(np.stack(frames))
     visual = processor.instruction_inputs(2)
-    questions = ("how many objects are there?", "what does the large striped purple circle bump into?")
+    questions = ("how many objects are there?", "is there a purple circle?")
     visuals = processor.template.visual_text("video")
     prompts = [processor.render_chat([("user", visuals), ("user", question)]) for question in questions]
     return {**processor(prompts), "pixel_values": clips, **visual}

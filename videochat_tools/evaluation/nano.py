@@ -99,14 +99,17 @@ def evaluate_chat(
     return sections
 
 
-def evaluate_reading(model: str | Path | None = None, *, questions: int = 2000, device: str = "auto") -> Sections:
+def evaluate_reading(
+    model: str | Path | None = None, *, questions: int = 2000, controls: int = 500, device: str = "auto"
+) -> Sections:
     """Transcripts and dialogues; arguments as for :func:`evaluate_chat`."""
     chat = _chat(model, device)
     began = time.perf_counter()
     sections = {"transcripts": transcript_scores(chat, questions)}
     scenes = held_out_scenes(_PER_FIGURE * questions, new_pairs=False)
     for view in ("video", "blank"):
-        sections[f"dialogues, {view}"] = dialogue_scores(chat, scenes, questions, view)
+        count = questions if view == "video" else min(questions, controls)
+        sections[f"dialogues, {view}"] = dialogue_scores(chat, scenes, count, view)
     logger.info("transcripts and dialogues: %.0f s", time.perf_counter() - began)
     return sections
 
@@ -144,7 +147,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "chat": lambda: evaluate_chat(
             options.chat, questions=options.questions, controls=options.controls, device=device
         ),
-        "reading": lambda: evaluate_reading(options.chat, questions=options.questions, device=device),
+        "reading": lambda: evaluate_reading(
+            options.chat, questions=options.questions, controls=options.controls, device=device
+        ),
     }
     sections: Sections = {}
     for name, measure in parts.items():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -28,7 +30,7 @@ def bundle_retrieval(state: Path, folder: Path, size: Size = NANO) -> None:
     """Write the stage-1 network from a checkpoint of :mod:`videochat_tools.training.align`."""
     tokenizer = build_qformer_tokenizer(MAX_TEXT)
     network = VideoChat2ForRetrieval(retrieval_config(len(tokenizer), size))
-    _load(network, state, "network.")
+    _load(network, [state], "network.")
     options = ProcessorOptions(
         image_size=vision_config().image_size,
         squash_images=False,
@@ -40,12 +42,15 @@ def bundle_retrieval(state: Path, folder: Path, size: Size = NANO) -> None:
     _save(network, VideoChat2Processor(None, tokenizer, options), folder)
 
 
-def bundle_chat(state: Path, folder: Path, *, max_clips: int = 3, size: Size = NANO) -> None:
-    """Write the chat network from a checkpoint of :mod:`videochat_tools.training.instruct`."""
+def bundle_chat(states: Sequence[Path], folder: Path, *, max_clips: int = 3, size: Size = NANO) -> None:
+    """Write the chat network from checkpoints of :mod:`videochat_tools.training.instruct`.
+
+    Several checkpoints of one descent are averaged, which beat each of them (model soups, arXiv 2203.05482).
+    """
     pieces = build_qformer_tokenizer(MAX_TEXT)
     words = build_llm_tokenizer()
     network = VideoChat2ForConditionalGeneration(chat_config(len(pieces), len(words), size))
-    _load(network, state, "network.")
+    _load(network, states, "network.")
     options = ProcessorOptions(
         image_size=vision_config().image_size,
         squash_images=False,
@@ -58,11 +63,15 @@ def bundle_chat(state: Path, folder: Path, *, max_clips: int = 3, size: Size = N
     (folder / "grounding.json").write_text(json.dumps({"max_clips": max_clips}) + "\n", encoding="utf-8")
 
 
-def _load(network: nn.Module, file: Path, prefix: str) -> None:
-    """Take the tensors below a prefix; all of the network's must be there."""
-    state = read_state(file)
+def _load(network: nn.Module, files: Sequence[Path], prefix: str) -> None:
+    """Take the means of the tensors below a prefix; all of the network's must be there."""
+    states = [read_state(file) for file in files]
     network.load_state_dict(
-        {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        {
+            name.removeprefix(prefix): torch.stack([state[name] for state in states]).float().mean(dim=0)
+            for name in states[0]
+            if name.startswith(prefix)
+        }
     )
 
 
@@ -80,7 +89,7 @@ def main() -> None:
     """Command line: ``python -m videochat_tools.training.bundle [--align STATE] [--chat STATE] [--folder DIR]``."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--align", type=Path, help="state.pt of the align stage")
-    parser.add_argument("--chat", type=Path, help="state.pt of the instruct stage")
+    parser.add_argument("--chat", type=Path, nargs="+", help="state.pt of the instruct stage; several are averaged")
     parser.add_argument("--folder", type=Path, default=BUNDLED)
     parser.add_argument("--max-clips", type=int, default=3)
     parser.add_argument("--size", choices=SIZES, default="nano")

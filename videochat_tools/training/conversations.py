@@ -36,13 +36,13 @@ __all__ = [
 _HERE = "<VideoHere>"
 # How often each kind is asked: those that are learned late more often.
 _WEIGHTS = {
-    "colour": 2.0,
-    "shape": 2.0,
+    "colour": 3.0,
+    "shape": 3.0,
     "size": 1.0,
     "texture": 1.0,
     "direction": 2.0,
     "motion": 3.0,
-    "count": 2.0,
+    "count": 5.0,
     "which": 4.0,
     "order": 6.0,
     "yesno": 5.0,

@@ -1,0 +1,27 @@
+"""Checkpoints become folders that open like any other model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from videochat_tools.chat_model import ChatVideoChat
+from videochat_tools.models.videochat2 import VideoChat2ForConditionalGeneration
+from videochat_tools.training.bundle import bundle_chat
+from videochat_tools.training.instruct import start_chat_model
+from videochat_tools.training.recipe import SIZES
+
+
+def test_several_checkpoints_are_averaged(tmp_path: Path) -> None:
+    size = SIZES["half"]
+    torch.manual_seed(0)
+    state = {f"network.{name}": value for name, value in start_chat_model(None, None, size).state_dict().items()}
+    moved = {**state, "network.projection.weight": state["network.projection.weight"] + 2.0}
+    for name, tensors in (("one", state), ("other", moved)):
+        torch.save({"model": tensors}, tmp_path / f"{name}.pt")
+    bundle_chat([tmp_path / "one.pt", tmp_path / "other.pt"], tmp_path / "chat", max_clips=2, size=size)
+    made = VideoChat2ForConditionalGeneration.from_pretrained(tmp_path / "chat", dtype=torch.float32)
+    weight = made.projection.weight
+    assert torch.allclose(weight, state["network.projection.weight"] + 1.0, atol=2e-3)  # kept in half precision
+    assert ChatVideoChat(model=str(tmp_path / "chat"), max_tokens=2).engine.max_clips == 2

@@ -130,7 +130,7 @@ class ReplyForm:
 
 
 def _in_full(tool: ToolSpec) -> str:
-    return f"{tool.name}: {tool.description}. Schema: {_dumps(tool.parameters)}"
+    return f"{tool.name}: {tool.description.rstrip('.')}. Schema: {_dumps(tool.parameters)}"
 
 
 def _in_brief(tool: ToolSpec) -> str:

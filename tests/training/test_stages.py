@@ -14,8 +14,9 @@ from videochat_tools.models.videochat2 import VideoChat2ForConditionalGeneration
 from videochat_tools.training.align import AlignModel, busy_losses, picture_losses, step_losses
 from videochat_tools.training.batches import encode_conversations
 from videochat_tools.training.clips import attribute_labels, draw_clip, draw_texts, match_matrix, to_pixels
-from videochat_tools.training.conversations import Conversation, binding_drill, converse, copy_drill
+from videochat_tools.training.conversations import Conversation, converse
 from videochat_tools.training.copying import start_with_copying
+from videochat_tools.training.drills import binding_drill, copy_drill
 from videochat_tools.training.instruct import (
     InstructModel,
     instruct_loss,
@@ -28,8 +29,9 @@ from videochat_tools.training.instruct import (
 from videochat_tools.training.loop import Loop, LoopOptions
 from videochat_tools.training.muon import Muon, orthogonalize
 from videochat_tools.training.recipe import chat_config, clip_format, retrieval_config, vision_config
-from videochat_tools.training.slots import SlotHeads
+from videochat_tools.training.slots import PlotHeads, SlotHeads, tells_plot
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
+from videochat_tools.training.world.language import caption, contradict, statement
 from videochat_tools.training.world.scene import COLOURS, HELD_OUT, sample_busy_scene, sample_scene
 
 FORM = clip_format(vision_config())
@@ -156,7 +158,7 @@ def test_every_kind_of_step_trains_its_part(words, pieces) -> None:
     for loss, values in (
         picture_losses(align, FORM, Random(0), 4),
         busy_losses(align, FORM, Random(1), 2),
-        step_losses(align, pieces, FORM, Random(2), 4, match=True),
+        step_losses(align, pieces, FORM, Random(2), 10, match=True),
     ):
         assert torch.isfinite(loss) and values
         loss.backward()
@@ -262,5 +264,24 @@ def test_slots_ask_for_objects_and_events_in_any_order() -> None:
         loss, held = heads(free, scenes)
         loss.backward()
         optimizer.step()
-    names = ("s_colour", "s_shape", "s_size", "s_texture", "s_kind", "s_who_colour", "s_whom_shape", "s_place")
+    names = ("s_colour", "s_size", "s_texture", "s_kind", "s_who_colour", "s_whom_shape", "s_place", "s_begin", "s_end")
     assert {name: float(held[name]) for name in names} == dict.fromkeys(names, 1.0)
+
+
+def test_plots_are_told_from_those_with_their_events_exchanged() -> None:
+    torch.manual_seed(0)
+    rng = Random(0)
+    told = [(scene, contradict(rng, scene, "order")) for scene in map(sample_scene, map(Random, range(120)))]
+    pairs = [(caption(rng, scene), turned) for scene, turned in told if turned is not None and tells_plot(turned)]
+    texts, exchanged = map(list, zip(*pairs, strict=True))
+    assert len(texts) > 5 and not tells_plot(statement(rng, told[0][0]))
+    heads = PlotHeads(width=32)
+    free = nn.Parameter(nn.functional.normalize(torch.randn(len(texts), 32), dim=1))
+    optimizer = torch.optim.AdamW([free, *heads.parameters()], lr=0.05)
+    for _ in range(100):
+        optimizer.zero_grad()
+        loss, right = heads(free, texts)
+        loss.backward()
+        optimizer.step()
+    assert float(right) == 1.0
+    assert float(heads(free, exchanged)[1]) < 0.2

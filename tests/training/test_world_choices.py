@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from random import Random
 
 import pytest
 
-from videochat_tools.training.conversations import (
+from videochat_tools.training.conversations import converse
+from videochat_tools.training.drills import (
     TRANSCRIPT_KINDS,
     ask_transcript,
-    converse,
     draw_transcript,
     read_transcript,
+    tool_drill,
 )
 from videochat_tools.training.world.choices import CHOICE_KINDS, ask_choice, ask_when
 from videochat_tools.training.world.language import contradict, counted
@@ -101,3 +103,20 @@ def test_what_clips_never_show_is_not_denied_of_clips_either() -> None:
         told |= pairs("".join(piece.text for piece in converse(rng, [scene], None).pieces))
     assert not denied & HELD_OUT
     assert told & HELD_OUT
+
+
+def test_a_tool_is_called_with_what_the_question_says() -> None:
+    numbers = scripts = 0
+    for seed in range(200):
+        conversation = tool_drill(Random(seed))
+        told, *pieces = conversation.pieces
+        asked = [piece.text for piece in pieces if not piece.is_answer and "Human" in piece.text]
+        calls = [json.loads(piece.text) for piece in pieces if piece.is_answer]
+        assert len(asked) == len(calls) == len(conversation.kinds)
+        for question, call in zip(asked, calls, strict=True):
+            assert call["name"] in told.text and call["arguments"]
+            for name, value in call["arguments"].items():
+                assert name in told.text and str(value) in question
+                numbers += isinstance(value, int)
+                scripts += not str(value).isascii()
+    assert numbers > 20 and scripts > 20  # what a nano copies is not only what it has words for

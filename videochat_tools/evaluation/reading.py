@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from videochat_tools.evaluation.answers import majority_share, normalise
 from videochat_tools.evaluation.generation import hit_of, reply_to_all, watch_scenes
 from videochat_tools.evaluation.statistics import Score, rate
-from videochat_tools.training.conversations import (
+from videochat_tools.training.drills import (
     TRANSCRIPT_KINDS,
     ask_transcript,
     draw_transcript,

@@ -36,7 +36,7 @@ from videochat_tools.training.clips import (
 )
 from videochat_tools.training.loop import Loop, LoopOptions, read_state
 from videochat_tools.training.recipe import NANO, SIZES, SLOT_QUERIES, Size, clip_format, retrieval_config
-from videochat_tools.training.slots import SlotHeads, TextHeads
+from videochat_tools.training.slots import PlotHeads, SlotHeads, TextHeads, tells_plot
 from videochat_tools.training.tokenizers import build_qformer_tokenizer
 from videochat_tools.training.warm_start import grow, read_folder, read_vocabulary
 from videochat_tools.training.world.language import Text
@@ -51,6 +51,7 @@ _STILL_WEIGHT = 0.3
 _SLOT_WEIGHT = 0.25  # of the slot losses, sums of about ten cross-entropies
 _LONG = 9  # words; a longer text tells of a whole scene
 _WRONG = 4  # false texts of each clip
+_GREY = 0.4  # of the busy steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class AlignModel(nn.Module):
         qformer = network.config.qformer_config
         self.slots = SlotHeads(qformer.hidden_size, SLOT_QUERIES)
         self.words = TextHeads(network.config.projection_dim)
+        self.plot = PlotHeads(network.config.projection_dim)
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -119,19 +121,26 @@ def picture_losses(
 def busy_losses(
     model: AlignModel, form: ClipFormat, rng: Random, batch: int
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
-    """Loss of the attribute heads on clips in which everything moves."""
+    """Loss of the attribute heads on clips in which everything moves, some of them grey.
+
+    Grey ones teach what a shape is whatever its colour, also those pairs of both that are never shown.
+    """
     clips = [draw_clip(rng, form, splice=0.0, scene=sample_busy_scene(rng)) for _ in range(batch)]
+    pixels, grey = to_pixels(clips, form), rng.random() < _GREY
+    if grey:
+        pixels = pixels.mean(dim=2, keepdim=True).expand_as(pixels).contiguous()
     with torch.autocast("cpu", torch.bfloat16):
-        loss, values = _probe_losses(model, clips, form, model.network.encode_frames(to_pixels(clips, form)))
+        loss, values = _probe_losses(model, clips, form, model.network.encode_frames(pixels), grey=grey)
     return loss, {f"busy_{name[2:]}": value for name, value in values.items()}
 
 
 def _probe_losses(
-    model: AlignModel, clips: Sequence[Clip], form: ClipFormat, vision: Tensor
+    model: AlignModel, clips: Sequence[Clip], form: ClipFormat, vision: Tensor, *, grey: bool = False
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
     places, labels, motion = attribute_labels(clips, form)
     tokens = vision[places[:, 0], places[:, 1]]
-    names = [name for name in ATTRIBUTES if form.num_frames > 1 or name != "action"]
+    hidden = {"colour"} if grey else set[str]()
+    names = [name for name in ATTRIBUTES if name not in hidden and (form.num_frames > 1 or name != "action")]
     logits = {name: model.probes[name](tokens).float() for name in names}
     rare = torch.ones(len(ATTRIBUTES["action"]))
     rare[0] = _STILL_WEIGHT
@@ -195,13 +204,32 @@ def text_losses(
         values |= {"whole": whole, "whole_hit": whole_hit}
     slots, held = model.slots(queries, scenes)
     words, spoken = model.words(text_embeds, texts.texts)
-    loss = loss + _SLOT_WEIGHT * (slots + words)
-    values |= {"slots": slots, **held, "words": words, **spoken}
+    plots, followed = _plot_loss(model, video_embeds, text_embeds, texts)
+    loss = loss + _SLOT_WEIGHT * (slots + words + plots)
+    values |= {"slots": slots, **held, "words": words, **spoken, **followed}
     if match:
         itm, itm_hit = _matching(network, rng, vision, texts, scores.detach())
         loss = loss + 2.0 * itm
         values |= {"itm": itm, "itm_hit": itm_hit}
     return loss, values
+
+
+def _plot_loss(
+    model: AlignModel, video_embeds: Tensor, text_embeds: Tensor, texts: _Texts
+) -> tuple[Tensor, dict[str, float | Tensor]]:
+    """Which event comes first: asked of every text that tells of two, and of the free row of its clip nearest to it."""
+    told = [number for number, text in enumerate(texts.texts) if tells_plot(text)]
+    if not told:
+        return text_embeds.sum() * 0.0, {}
+    words, said = model.plot(text_embeds[told], [texts.texts[number] for number in told])
+    pairs = [(number, int(clip)) for number in told for clip in texts.matches[number].nonzero()[:1, 0]]
+    if not pairs:
+        return words, {"t_plot": said}
+    numbers, clips = map(list, zip(*pairs, strict=True))
+    rows = video_embeds[clips, SLOT_QUERIES:]
+    nearest = (rows @ text_embeds[numbers].unsqueeze(-1)).squeeze(-1).argmax(dim=1)
+    clip, seen = model.plot(rows[torch.arange(len(pairs)), nearest], [texts.texts[number] for number in numbers])
+    return words + clip, {"t_plot": said, "v_plot": seen}
 
 
 def step_losses(

@@ -6,32 +6,20 @@ conversation is a list of pieces; those marked as answers are what the loss is t
 
 from __future__ import annotations
 
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
 from videochat_tools.context import NOT_FOUND, citation, cited_answer, clip_line
-from videochat_tools.training.world.choices import ask_choice, ask_when, lettered
-from videochat_tools.training.world.language import NUMBERS, clause, name, verb
-from videochat_tools.training.world.narration import PHRASES, SPEAKERS, narrate, random_words
+from videochat_tools.training.slots import eighth
+from videochat_tools.training.world.choices import ask_choice, ask_when
+from videochat_tools.training.world.language import clause, name, verb
+from videochat_tools.training.world.narration import narrate, random_words
 from videochat_tools.training.world.questions import KINDS, Question, ask, describe, dialogue
-from videochat_tools.training.world.scene import COLOURS, DIRECTIONS, HELD_OUT, SHAPES, Scene
+from videochat_tools.training.world.scene import COLOURS, HELD_OUT, SHAPES, Scene
 from videochat_tools.types import TimeSpan, format_timecode
 
-__all__ = [
-    "TRANSCRIPT_KINDS",
-    "Conversation",
-    "Piece",
-    "ask_transcript",
-    "binding_drill",
-    "converse",
-    "copy_drill",
-    "dense_text",
-    "draw_transcript",
-    "read_transcript",
-    "transcript_drill",
-]
+__all__ = ["Conversation", "Piece", "assemble", "converse", "dense_text"]
 
 _HERE = "<VideoHere>"
 # How often each kind is asked: those that are learned late more often.
@@ -46,10 +34,10 @@ _WEIGHTS = {
     "which": 4.0,
     "order": 6.0,
     "yesno": 5.0,
-    "absent": 3.0,
+    "absent": 5.0,
 }
 _CHOICE_SHARE = 0.18  # of the questions about one clip
-_WHEN_SHARE = 0.1
+_WHEN_SHARE = 0.16
 _POOL = tuple(kind for kind, weight in _WEIGHTS.items() for _ in range(int(weight * 2)))
 _COMPARABLE = ("colour", "shape", "direction", "count", "which", "motion", "order", "texture")
 
@@ -72,7 +60,7 @@ class Conversation:
 
 
 def dense_text(rng: Random, scene: Scene) -> str:
-    """All that a clip shows, in words: the objects in any order, then the events."""
+    """All that a clip shows, in words: the objects in any order, then the events, each with its eighths of the clip."""
     things = [name(thing.look) for thing in scene.things]
     rng.shuffle(things)
     events = []
@@ -82,11 +70,12 @@ def dense_text(rng: Random, scene: Scene) -> str:
         if event.target is not None:
             other = scene.things[event.target]
             words += f" {other.colour} {other.shape}"
+        words += f" {eighth(scene, event.start)}–{eighth(scene, event.end)}"
         events.append(words)
     return " " + ", ".join(things) + ("; " + ", then ".join(events) if events else "") + " "
 
 
-def _assemble(lines: Sequence[tuple[int | str, TimeSpan | None, str]], turns: Sequence[tuple[str, str]]) -> list[Piece]:
+def assemble(lines: Sequence[tuple[int | str, TimeSpan | None, str]], turns: Sequence[tuple[str, str]]) -> list[Piece]:
     """The vicuna template: clips (numbers, or words in their place), then question and answer in turn."""
     pieces = [Piece("###Human: ")] if lines else []
     for clip, span, said in lines:
@@ -152,7 +141,7 @@ def converse(
     lines: list[tuple[int | str, TimeSpan | None, str]] = [
         (dense_text(rng, scene) if numbers is None else numbers[i], spans[i], said[i]) for i, scene in enumerate(scenes)
     ]
-    return Conversation(tuple(_assemble(lines, rounds)), tuple(question.kind for question, _ in asked))
+    return Conversation(tuple(assemble(lines, rounds)), tuple(question.kind for question, _ in asked))
 
 
 def _say(rng: Random, count: int) -> tuple[list[str], list[str]]:
@@ -259,131 +248,6 @@ def _draw_said(
     if sum(1 for words in said if words) > 1:
         return None
     return Question("said", rng.choice(("what is said?", "what do they say?")), answer, frozenset()), place
-
-
-TRANSCRIPT_KINDS = ("first", "last", "at", "after", "before", "who")
-_Line = tuple[TimeSpan, str, str]  # when, who, what
-
-
-def draw_transcript(rng: Random, count: int) -> list[_Line]:
-    """Lines of a transcript one after another; whoever speaks says one thing."""
-    time = float(rng.randrange(0, 3400) if rng.random() < 0.9 else rng.randrange(3600, 9000))
-    lines, taken = [], set[str]()
-    for speaker in rng.sample(SPEAKERS, count):
-        words = narrate(rng, taken).text if rng.random() < 0.6 else random_words(rng, rng.randint(2, 7))
-        end = time + rng.uniform(2.0, 5.0)
-        lines.append((TimeSpan(time, end), speaker, words))
-        time = end + rng.uniform(0.0, 30.0)
-    return lines
-
-
-def read_transcript(lines: Sequence[_Line]) -> str:
-    """A transcript: when, who, what, one line each; written as beside a clip, with a name for "They say"."""
-    return "".join(f'{citation(span)} {speaker}: "{words}"\n' for span, speaker, words in lines)
-
-
-def ask_transcript(rng: Random, lines: Sequence[_Line], kind: str) -> Question:
-    """One question about a transcript of two lines or more; ``kind`` is one of :data:`TRANSCRIPT_KINDS`."""
-    place = {"first": 0, "last": len(lines) - 1}.get(kind, rng.randrange(len(lines)))
-    if kind in ("after", "before"):  # what is quoted is the neighbour
-        place = rng.randrange(1, len(lines)) if kind == "after" else rng.randrange(len(lines) - 1)
-    span, speaker, words = lines[place]
-    answer = f'"{words}"'
-    if kind == "who":
-        question, answer = f'who says "{words}"?', speaker
-    elif kind == "at":
-        question = f"what is said at {format_timecode(span.start)}?"
-    elif kind in ("after", "before"):
-        quoted = lines[place - 1 if kind == "after" else place + 1][2]
-        question = f'what is said {kind} "{quoted}"?'
-    else:
-        question = f"what is said {kind}?"
-    return Question(kind, question, cited_answer(answer, span), frozenset())
-
-
-def transcript_drill(rng: Random) -> Conversation:
-    """Reading a given transcript."""
-    lines = draw_transcript(rng, rng.choice((2, 2, 3, 3, 4, 5, 6)))  # short ones first show what is asked
-    kinds = dict.fromkeys(rng.choices(TRANSCRIPT_KINDS, (1, 1, 2, 2, 2, 3), k=8))  # those learned late more often
-    asked = [ask_transcript(rng, lines, kind) for kind in kinds][:4]
-    pieces = [Piece(f"###Human: {read_transcript(lines)}")]
-    pieces += _assemble([], [(question.question, question.answer) for question in asked])
-    return Conversation(tuple(pieces), tuple(f"t_{question.kind}" for question in asked))
-
-
-def copy_drill(rng: Random) -> Conversation:
-    """Repeat words, or what stands beside a word: the circuit that quoting and citing need."""
-    form = rng.random()
-    if form < 0.4:
-        words = random_words(rng, rng.randint(2, 9))
-        return Conversation(tuple(_assemble([], [(f'say "{words}"', f'"{words}"')])), ("copy",))
-    if form < 0.6:
-        letters = "".join(rng.choice(string.ascii_letters) for _ in range(rng.randint(3, 9)))
-        one, other = (f"{rng.randrange(100):02d}:{rng.randrange(60):02d}" for _ in range(2))
-        times = f"{letters} [{one}–{other}]"
-        return Conversation(tuple(_assemble([], [(f'say "{times}"', f'"{times}"')])), ("copy",))
-    lines = []
-    spans = []
-    for _ in range(rng.randint(2, 4)):
-        start = rng.randrange(0, 5900)
-        spans.append(TimeSpan(start, start + rng.randint(2, 90)))
-        lines.append((" " + random_words(rng, rng.randint(1, 3)) + " ", spans[-1], ""))
-    rounds = []
-    for place in rng.sample(range(len(lines)), 2):
-        rounds.append((f"when is{lines[place][0].rstrip()}?", cited_answer("there", spans[place])))
-    return Conversation(tuple(_assemble(lines, rounds)), ("lookup",) * 2)
-
-
-def _option_drill(rng: Random) -> Conversation:
-    """Multiple choice that gives its answer away: what is left is to find the letter."""
-    rounds = []
-    for _ in range(4):
-        pool = rng.choice((tuple(COLOURS), SHAPES, tuple(DIRECTIONS), NUMBERS[1:6]))
-        options = rng.sample(pool, rng.randint(2, 4))
-        right = rng.choice(options)
-        rounds.append(lettered(rng, f'say "{right}"', options, right))
-    return Conversation(tuple(_assemble([], rounds)), ("option",) * len(rounds))
-
-
-def binding_drill(rng: Random) -> Conversation:
-    """Which word stands with which: pairs, asked from either side, or the letter of an option that is named.
-
-    What stands between the two words varies: the letter of an option and the name of a speaker are not next to theirs.
-    """
-    draw = rng.random()
-    if draw < 0.3:
-        return _option_drill(rng)
-    count = rng.randint(2, 4)
-    firsts, seconds = _pair_words(rng)
-    before, between, after = rng.choice(_PAIRINGS)
-    if before == "(":
-        firsts = list("ABCD")
-    pairs = list(zip(firsts[:count], seconds[:count], strict=True))
-    text = " " + ", ".join(f"{before}{one}{between}{other}{after}" for one, other in pairs) + " "
-    rounds = []
-    for one, other in rng.sample(pairs, len(pairs)):
-        form = rng.random()
-        if form < 0.3:
-            rounds.append((f"what is with {one}?", other))
-        elif form < 0.8:
-            rounds.append((f"what is with {other}?", one))
-        else:
-            true = rng.random() < 0.5
-            shown = other if true else rng.choice([wrong for _, wrong in pairs if wrong != other])
-            rounds.append((f"is there a {one} {shown}?", "yes" if true else "no"))
-    return Conversation(tuple(_assemble([(text, None, "")], rounds)), ("binding",) * len(rounds))
-
-
-_PAIRINGS = (("", " ", ""), ("", " ", ""), ("(", ") ", ""), ("(", ") ", ""), ("", ": ", ""), ("", ': "', '"'))
-
-
-def _pair_words(rng: Random) -> tuple[list[str], list[str]]:
-    if rng.random() < 0.6:
-        return rng.sample(tuple(COLOURS), 4), rng.sample(SHAPES, 4)
-    if rng.random() < 0.5:
-        return rng.sample(SPEAKERS, 4), rng.sample(PHRASES[2], 4)
-    words = list(dict.fromkeys(random_words(rng, 30).split()))
-    return words[:4], words[4:8]
 
 
 assert set(_WEIGHTS) == set(KINDS)

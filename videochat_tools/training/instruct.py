@@ -29,8 +29,9 @@ from videochat_tools.training.batches import (
     encode_conversations,
 )
 from videochat_tools.training.clips import Clip, ClipFormat, draw_clip, to_pixels
-from videochat_tools.training.conversations import Conversation, binding_drill, converse, copy_drill, transcript_drill
+from videochat_tools.training.conversations import Conversation, converse
 from videochat_tools.training.copying import start_with_copying
+from videochat_tools.training.drills import binding_drill, copy_drill, tool_drill, transcript_drill
 from videochat_tools.training.loop import Loop, LoopOptions, read_state
 from videochat_tools.training.recipe import NANO, SIZES, SLOT_QUERIES, Size, chat_config, clip_format
 from videochat_tools.training.slots import SlotHeads
@@ -44,7 +45,6 @@ log = logging.getLogger(__name__)
 
 _SLOT_WEIGHT = 0.06  # of the slot loss, a sum of ten cross-entropies; the loss of answers is about 0.1
 _CHOICE, _CHOICE_SHARE = ChoicePrompt(), 0.1  # what the Q-Former reads where MVBench asks, and how often here
-_GROWN_LAYERS = (0, 1, 3, 5)  # where the four layers of an older nano go among six
 _EXTRA_CLIPS = (0.94, 0.05, 0.01)  # how often a conversation is about one, two or three clips
 INSTRUCTION = "Watch the video and answer the question."  # what the Q-Former reads in the released demos
 
@@ -54,11 +54,13 @@ def language_conversations(rng: Random, count: int, drills: float) -> list[Conve
     rows = []
     for _ in range(count):
         draw = rng.random()
-        if draw < drills / 2:
+        if draw < 0.35 * drills:
             rows.append(copy_drill(rng))
-        elif draw < drills:
+        elif draw < 0.8 * drills:
             rows.append(binding_drill(rng))
-        elif draw < drills + 0.3 * (1.0 - drills):
+        elif draw < drills:
+            rows.append(tool_drill(rng))
+        elif draw < drills + 0.4 * (1.0 - drills):
             rows.append(transcript_drill(rng))
         else:  # any pair of colour and shape: what is held out is held out from sight, not from speech
             count = rng.choices((1, 2, 3), (0.85, 0.12, 0.03))[0]
@@ -96,7 +98,7 @@ def train_language(
         start_with_copying(model)
     else:
         old = {name: value for name, value in read_folder(start).items() if name.startswith("language_model.")}
-        grow(network, old, [(read_vocabulary(start), tokenizer)], layers=_GROWN_LAYERS)
+        grow(network, old, [(read_vocabulary(start), tokenizer)])
     loop = Loop(model, folder, options)
     model.train()
     for step in loop:

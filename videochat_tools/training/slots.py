@@ -33,12 +33,13 @@ from videochat_tools.training.world.scene import (
     Scene,
 )
 
-__all__ = ["SlotHeads", "TextHeads"]
+__all__ = ["PlotHeads", "SlotHeads", "TextHeads", "eighth", "tells_plot"]
 
 _NONE = "none"
 _UNSEEN: Look = (None,) * 4
 _WEIGHTS = {"kind": 2.0, "place": 3.0}  # learned later than what can be seen in one picture
 _PLACES = ("alone", "first", "second")
+EIGHTHS = 8  # of a clip, in which the begin and the end of an event are told
 
 OBJECT_VALUES: dict[str, tuple[str, ...]] = {
     "colour": tuple(COLOURS),
@@ -51,6 +52,8 @@ EVENT_VALUES: dict[str, tuple[str, ...]] = {
     **{f"who_{name}": values for name, values in OBJECT_VALUES.items()},
     **{f"whom_{name}": (_NONE, *values) for name, values in OBJECT_VALUES.items()},
     "place": _PLACES,
+    "begin": tuple(map(str, range(EIGHTHS + 1))),
+    "end": tuple(map(str, range(EIGHTHS + 1))),
 }
 TEXT_VALUES: dict[str, tuple[str, ...]] = {
     "deed": (_NONE, STILL, "move", *ACTIONS, *INTERACTIONS),
@@ -159,7 +162,14 @@ def _event(scene: Scene, event: Event, place: str) -> dict[str, str]:
         **_described("who", scene.things[event.subject].look),
         **_described("whom", _UNSEEN if whom is None else whom.look),
         "place": place,
+        "begin": str(eighth(scene, event.start)),
+        "end": str(eighth(scene, event.end)),
     }
+
+
+def eighth(scene: Scene, time: float) -> int:
+    """The border between eighths of the scene that is nearest to a time in seconds, 0..8."""
+    return round(EIGHTHS * time / scene.duration)
 
 
 def _described(role: str, look: Look) -> dict[str, str]:
@@ -208,3 +218,51 @@ def _told(text: Text) -> dict[str, str] | None:
     else:
         return None
     return {"deed": deed, **_described("who", who), **_described("whom", whom)}
+
+
+PLOT_VALUES: dict[str, tuple[str, ...]] = {
+    f"{place}_{name}": values
+    for place in _PLACES[1:]
+    for name, values in (
+        ("deed", (STILL, "move", *ACTIONS, *INTERACTIONS)),
+        ("colour", (_NONE, *COLOURS)),
+        ("shape", (_NONE, *SHAPES)),
+    )
+}
+
+
+class PlotHeads(nn.Module):
+    """Linear heads that ask a vector which of two events comes first: the same for texts and for clips.
+
+    The contrast alone does not tell a caption from the one with its events exchanged: every word of both is true.
+
+    Args:
+        width: Of the vectors, P.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = width**0.5  # the vectors have length one
+        self.head = nn.Linear(width, sum(map(len, PLOT_VALUES.values())))
+
+    def forward(self, embeds: Tensor, texts: Sequence[Text]) -> tuple[Tensor, Tensor]:
+        """Loss of vectors [N, P], each of a text that :func:`tells_plot`, and the share of right deeds."""
+        plots = [next(fact for fact in text.facts if fact[0] == "then") for text in texts]
+        answers = self.head(self.scale * embeds).float().split([len(v) for v in PLOT_VALUES.values()], dim=-1)
+        losses, right = [], []
+        for (name, options), answer in zip(PLOT_VALUES.items(), answers, strict=True):
+            place, part = name.split("_")
+            deed, look = (1, 2) if place == "first" else (3, 4)
+            values = [
+                plot[deed] if part == "deed" else plot[look][part == "shape"] or _NONE for plot in plots
+            ]
+            target = torch.tensor([options.index(value) for value in values])
+            losses.append(F.cross_entropy(answer, target))
+            if part == "deed":
+                right.append((answer.argmax(dim=-1) == target).float().mean())
+        return torch.stack(losses).sum(), torch.stack(right).mean()
+
+
+def tells_plot(text: Text) -> bool:
+    """Whether the text says what comes first and what then."""
+    return any(fact[0] == "then" for fact in text.facts)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import pytest
+
 from videochat_tools.chat_model import ChatVideoChat
 from videochat_tools.context import clip_messages
 from videochat_tools.evaluation.gates import GATES, Gate, control_table, gate_table
 from videochat_tools.evaluation.generation import draw_questions, hit_of, reply_to_all, score_replies, watch_scenes
 from videochat_tools.evaluation.held_out import held_out_scenes
-from videochat_tools.evaluation.nano import evaluate_reading
+from videochat_tools.evaluation.nano import evaluate_reading, main
 from videochat_tools.evaluation.statistics import rate
 from videochat_tools.types import media_fragment
 
@@ -59,3 +64,14 @@ def test_transcripts_and_dialogues_are_counted() -> None:
     assert [score.total for score in sections["transcripts"]] == [3] * 6
     leaning, turns, whole = sections["dialogues, video"]
     assert 3 <= leaning.total <= 6 and turns.total == 9 and whole.total == 3
+
+
+def test_the_whole_table_is_the_same_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--clips", "4", "--probes", "2", "--questions", "2", "--controls", "1", "--only", "chat"]
+    tables = []
+    for processes in ("1", "2"):
+        file = tmp_path / f"{processes}.json"
+        assert main([*few, "--processes", processes, "--json", str(file)]) == 0
+        tables.append(json.loads(file.read_text(encoding="utf-8")))
+        assert "## Gates" in capsys.readouterr().out
+    assert tables[0] == tables[1] and len(tables[0]) > 1

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing
+import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 Sections = dict[str, list[Score]]
 PARTS = ("retrieval", "chat", "reading")
-_GROUPS = (("known pairs", False), ("new pairs", True))
+_GROUPS = {"known pairs": False, "new pairs": True}  # whether training never showed the pairs
 _PER_FIGURE = 3  # scenes drawn for each question of a kind: not every scene allows every kind
 
 
@@ -40,6 +45,7 @@ def evaluate_retrieval(
     clips: int = 2000,
     probes: int = 2000,
     controls: int = 500,
+    groups: Sequence[str] = tuple(_GROUPS),
     device: str | None = None,
 ) -> Sections:
     """Recall and attribute probes by the retrieval heads.
@@ -49,13 +55,15 @@ def evaluate_retrieval(
         clips: Held-out clips of each group that are searched.
         probes: Clips asked about for one attribute, at most; taken from three times as many.
         controls: The same for new pairs, and where frames are shuffled or black.
+        groups: "known pairs" of colour and shape, "new pairs", or both.
         device: As torch names it.
     """
     from videochat_tools.embeddings import ClipEmbeddings, load_encoder
 
     encoder = load_encoder(model, device=device)
     sections: Sections = {}
-    for group, new_pairs in _GROUPS:
+    for group in groups:
+        new_pairs = _GROUPS[group]
         scenes = held_out_scenes(max(clips, _PER_FIGURE * probes), new_pairs=new_pairs)
         for view in ("video",) if new_pairs else VIEWS:
             began = time.perf_counter()
@@ -75,7 +83,12 @@ def evaluate_retrieval(
 
 
 def evaluate_chat(
-    model: str | Path | None = None, *, questions: int = 2000, controls: int = 500, device: str = "auto"
+    model: str | Path | None = None,
+    *,
+    questions: int = 2000,
+    controls: int = 500,
+    groups: Sequence[str] = tuple(_GROUPS),
+    device: str = "auto",
 ) -> Sections:
     """Answers by generation, greedy, one clip a question.
 
@@ -83,11 +96,13 @@ def evaluate_chat(
         model: Folder of the chat model; ``None`` is the bundled one.
         questions: Of each kind, spread over three times as many clips.
         controls: The same where frames are shuffled or black, or no clip is shown.
+        groups: As for :func:`evaluate_retrieval`.
         device: As torch names it, or "auto".
     """
     chat = _chat(model, device)
     sections: Sections = {}
-    for group, new_pairs in _GROUPS:
+    for group in groups:
+        new_pairs = _GROUPS[group]
         scenes = held_out_scenes(_PER_FIGURE * questions, new_pairs=new_pairs)
         asked = draw_questions(scenes, questions)
         for view in ("video",) if new_pairs else (*VIEWS, TEXT_ONLY):
@@ -120,6 +135,47 @@ def _chat(model: str | Path | None, device: str) -> ChatVideoChat:
     return ChatVideoChat(model=None if model is None else str(model), device=device)
 
 
+def _tasks(options: argparse.Namespace) -> list[tuple[str, Callable[[], Sections]]]:
+    """What is to be measured, by part."""
+    asked = {"questions": options.questions, "controls": options.controls, "device": options.device or "auto"}
+    searched = {"clips": options.clips, "probes": options.probes, "controls": options.controls}
+    parts: dict[str, Callable[..., Sections]] = {
+        "retrieval": partial(evaluate_retrieval, options.retrieval, **searched, device=options.device),
+        "chat": partial(evaluate_chat, options.chat, **asked),
+    }
+    # New pairs take less time; what is short comes last, so that no process is left alone with what is long.
+    return [
+        ("reading", partial(evaluate_reading, options.chat, **asked)),
+        *((name, partial(part, groups=[group])) for group in _GROUPS for name, part in parts.items()),
+    ]
+
+
+_Run = Callable[[Sequence[Callable[[], Sections]]], Iterator[Sections]]
+
+
+@contextmanager
+def _workers(processes: int) -> Iterator[_Run]:
+    """Run tasks side by side, each process with its share of the cores; results come in their order."""
+    if processes <= 1:
+        yield lambda tasks: (task() for task in tasks)
+        return
+    threads = max((os.cpu_count() or 1) // processes, 1)
+    spawn = multiprocessing.get_context("spawn")  # torch must not be forked once its threads run
+    with ProcessPoolExecutor(processes, spawn, initializer=_set_up_worker, initargs=(threads,)) as pool:
+        yield lambda tasks: pool.map(_call, tasks)
+
+
+def _set_up_worker(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+
+def _call(task: Callable[[], Sections]) -> Sections:
+    return task()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print Markdown tables, and write JSON if asked to."""
     parser = argparse.ArgumentParser(prog="python -m videochat_tools.evaluation.nano", description=main.__doc__)
@@ -131,30 +187,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--chat", type=Path, help="folder of a chat model (default: the bundled nano)")
     parser.add_argument("--only", choices=PARTS, help="measure one part")
     parser.add_argument("--device", help="cpu, cuda, … (default: a GPU if there is one)")
+    parser.add_argument(
+        "--processes", type=int, default=min(os.cpu_count() or 1, 4), help="side by side (default: one a core, up to 4)"
+    )
     parser.add_argument("--json", type=Path, help="also write the scores to this file")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
-    device = options.device or "auto"
-    parts: dict[str, Callable[[], Sections]] = {
-        "retrieval": lambda: evaluate_retrieval(
-            options.retrieval,
-            clips=options.clips,
-            probes=options.probes,
-            controls=options.controls,
-            device=options.device,
-        ),
-        "chat": lambda: evaluate_chat(
-            options.chat, questions=options.questions, controls=options.controls, device=device
-        ),
-        "reading": lambda: evaluate_reading(
-            options.chat, questions=options.questions, controls=options.controls, device=device
-        ),
-    }
     sections: Sections = {}
-    for name, measure in parts.items():
-        if options.only in (None, name):
-            sections |= measure()
+    with _workers(options.processes) as run_all:
+        for measured in run_all([task for name, task in _tasks(options) if options.only in (None, name)]):
+            sections |= measured
     sys.stdout.write(f"\n## Gates\n\n{gate_table(sections)}\n")
     for part in ("retrieval", "answers"):
         if table := control_table(sections, part):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from videochat_tools.context import NOT_FOUND, citation, cited_answer, clip_line
+from videochat_tools.context import NOT_FOUND, cited_answer, clip_line
 from videochat_tools.training.slots import eighth
 from videochat_tools.training.world.choices import ask_choice, ask_when
 from videochat_tools.training.world.language import clause, name, verb

@@ -36,12 +36,15 @@ TRANSCRIPT_KINDS = ("first", "last", "at", "after", "before", "who")
 _Line = tuple[TimeSpan, str, str]  # when, who, what
 
 
-def draw_transcript(rng: Random, count: int) -> list[_Line]:
-    """Lines of a transcript one after another; whoever speaks says one thing."""
+def draw_transcript(rng: Random, count: int, *, short: bool = False) -> list[_Line]:
+    """Lines of a transcript one after another; whoever speaks says one thing, of a word or two where ``short``."""
     time = float(rng.randrange(0, 3400) if rng.random() < 0.9 else rng.randrange(3600, 9000))
     lines, taken = [], set[str]()
     for speaker in rng.sample(SPEAKERS, count):
-        words = narrate(rng, taken).text if rng.random() < 0.6 else random_words(rng, rng.randint(2, 7))
+        if short:
+            words = random_words(rng, rng.randint(1, 2))
+        else:
+            words = narrate(rng, taken).text if rng.random() < 0.6 else random_words(rng, rng.randint(2, 7))
         end = time + rng.uniform(2.0, 5.0)
         lines.append((TimeSpan(time, end), speaker, words))
         time = end + rng.uniform(0.0, 30.0)
@@ -74,7 +77,8 @@ def ask_transcript(rng: Random, lines: Sequence[_Line], kind: str) -> Question:
 
 def transcript_drill(rng: Random) -> Conversation:
     """Reading a given transcript."""
-    lines = draw_transcript(rng, rng.choice((2, 2, 3, 3, 4, 5, 6)))  # short ones first show what is asked
+    # Few lines, and lines of few words, first show what is asked.
+    lines = draw_transcript(rng, rng.choice((2, 2, 3, 3, 4, 5, 6)), short=rng.random() < 0.5)
     kinds = dict.fromkeys(rng.choices(TRANSCRIPT_KINDS, (1, 1, 2, 2, 2, 3), k=8))  # those learned late more often
     asked = [ask_transcript(rng, lines, kind) for kind in kinds][:4]
     pieces = [Piece(f"###Human: {read_transcript(lines)}")]
@@ -106,14 +110,27 @@ def copy_drill(rng: Random) -> Conversation:
 
 
 def _option_drill(rng: Random) -> Conversation:
-    """Multiple choice that gives its answer away: what is left is to find the letter."""
+    """Multiple choice that gives its answer away: what is left is to find the letter.
+
+    The word is named before the options, as questions are, after them, or both: after them it is found first. No round
+    has words of an earlier one, where they stood beside other letters.
+    """
     rounds = []
-    for _ in range(4):
-        pool = rng.choice((tuple(COLOURS), SHAPES, tuple(DIRECTIONS), NUMBERS[1:6]))
-        options = rng.sample(pool, rng.randint(2, 4))
+    for pool in rng.sample(_OPTIONS, rng.choice((1, 2, 2, 3))):
+        options = rng.sample(pool, rng.choice((2, 2, 3, 4)))
         right = rng.choice(options)
-        rounds.append(lettered(rng, f'say "{right}"', options, right))
+        ask = rng.choice((f'say "{right}"', f"what is with {right}?"))
+        question, answer = lettered(rng, ask, options, right)
+        place = rng.random()
+        if place < 0.35:
+            question = f"{question}\n{ask}"
+        elif place < 0.6:
+            question = f"{question.removeprefix(f'Question: {ask}').lstrip()}\n{ask}"
+        rounds.append((question, answer))
     return Conversation(tuple(assemble([], rounds)), ("option",) * len(rounds))
+
+
+_OPTIONS = (tuple(COLOURS), SHAPES, tuple(DIRECTIONS), NUMBERS[1:6])
 
 
 def binding_drill(rng: Random) -> Conversation:
@@ -212,12 +229,14 @@ def _tool_round(rng: Random, tool: ToolSpec) -> tuple[str, str]:
             said.append(values[name] if plain else f"{quote}{values[name]}{closing}")
     if len(said) == 1 and rng.random() < 0.5:
         noun, first = rng.choice(rng.choice(PHRASES)), said[0]
-        question = rng.choice((
-            f"What is the value of {tool.name}({first})? Use the tool.",
-            f"Using the tool, {noun} a {first} {rng.choice(rng.choice(PHRASES))}.",
-            f"{noun.capitalize()} a {noun} named {first} ({random_words(rng, 2)}) - a {random_words(rng, 2)}",
-            f"{noun} {first}",
-        ))
+        question = rng.choice(
+            (
+                f"What is the value of {tool.name}({first})? Use the tool.",
+                f"Using the tool, {noun} a {first} {rng.choice(rng.choice(PHRASES))}.",
+                f"{noun.capitalize()} a {noun} named {first} ({random_words(rng, 2)}) - a {random_words(rng, 2)}",
+                f"{noun} {first}",
+            )
+        )
     else:
         listed = " and ".join(f"{name} {word}" for name, word in zip(types, said, strict=True))
         question = rng.choice((f"Call {tool.name} with {listed}.", f"use {tool.name}: {listed}", f"{listed}"))

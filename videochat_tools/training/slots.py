@@ -253,9 +253,7 @@ class PlotHeads(nn.Module):
         for (name, options), answer in zip(PLOT_VALUES.items(), answers, strict=True):
             place, part = name.split("_")
             deed, look = (1, 2) if place == "first" else (3, 4)
-            values = [
-                plot[deed] if part == "deed" else plot[look][part == "shape"] or _NONE for plot in plots
-            ]
+            values = [plot[deed] if part == "deed" else plot[look][part == "shape"] or _NONE for plot in plots]
             target = torch.tensor([options.index(value) for value in values])
             losses.append(F.cross_entropy(answer, target))
             if part == "deed":

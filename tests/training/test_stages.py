@@ -15,7 +15,7 @@ from videochat_tools.training.align import AlignModel, busy_losses, picture_loss
 from videochat_tools.training.batches import encode_conversations
 from videochat_tools.training.clips import attribute_labels, draw_clip, draw_texts, match_matrix, to_pixels
 from videochat_tools.training.conversations import Conversation, converse
-from videochat_tools.training.copying import LOOK_BACK_LAYERS, look_far_back, start_with_copying
+from videochat_tools.training.copying import start_with_copying
 from videochat_tools.training.drills import binding_drill, copy_drill
 from videochat_tools.training.instruct import (
     InstructModel,
@@ -142,26 +142,6 @@ def test_the_language_model_starts_out_copying(words) -> None:
     start_with_copying(model)
     assert plain < 0.05
     assert copied(model, len(words)) > 0.7
-
-
-def test_heads_that_look_far_back_are_laid_out_and_change_nothing_yet(words) -> None:
-    torch.manual_seed(0)
-    network = VideoChat2ForConditionalGeneration(chat_config(1, len(words)))
-    model = network.language_model.eval()
-    model.set_attn_implementation("eager")
-    start_with_copying(model)
-    ids = torch.randint(300, len(words), (8, 60), generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        before = model(ids).logits
-        look_far_back(model, ids)
-        after = model(ids, output_attentions=True)
-    assert torch.equal(before, after.logits)
-    steps = 2
-    for layer in LOOK_BACK_LAYERS:
-        for head in after.attentions[layer].unbind(dim=1):
-            seen = head.diagonal(-steps, dim1=1, dim2=2)[:, 20:]
-            assert float(seen.mean()) > 0.7, (layer, steps)
-            steps += 1
 
 
 def copied(model: nn.Module, vocabulary: int) -> float:

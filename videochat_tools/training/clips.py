@@ -13,7 +13,7 @@ from torch import Tensor
 
 from videochat_tools.models.videochat2.modeling_videochat2 import VideoChat2ForRetrieval
 from videochat_tools.retrievers.query import analyse
-from videochat_tools.training.world.language import Text, caption, contradict, statement
+from videochat_tools.training.world.language import Text, caption, contradict, counted, statement
 from videochat_tools.training.world.questions import KINDS, ask
 from videochat_tools.training.world.render import render_clip
 from videochat_tools.training.world.scene import (
@@ -127,19 +127,24 @@ def draw_texts(rng: Random, scene: Scene, wrong: int) -> tuple[list[Text], list[
     """True and nearly true texts of a scene.
 
     Returns:
-        Something short (a question, what the retriever makes of a question, a statement) and often a caption;
-        and ``wrong`` texts that are false in one point, captions and statements.
+        Something short (a question, what the retriever makes of a question, a statement), often a caption, and
+        sometimes how many objects there are; and ``wrong`` texts that are false in one point, captions and statements.
     """
     right = [_searched(rng, scene) or statement(rng, scene)]
     if rng.random() < 0.4:
         right.append(statement(rng, scene))
     if rng.random() < 0.8:
-        right.append(caption(rng, scene))
+        # As detailed as the false ones often enough: detail would otherwise be a sign that a text is false.
+        detail = ("colour", "shape", rng.choice(("size", "texture", "colour")))
+        same = rng.random() < 0.6
+        right.append(caption(rng, scene, force=detail, full=True) if same else caption(rng, scene))
+    if rng.random() < 0.2:
+        right.append(counted(rng, scene, len(scene.things)))
     false: list[Text] = []
     for _ in range(wrong * 5):
         if len(false) == wrong:
             break
-        text = contradict(rng, scene, short=rng.random() < 0.45)
+        text = contradict(rng, scene, short=rng.random() < 0.3)
         if text is not None:
             false.append(text)
     return right, false

@@ -30,7 +30,7 @@ from videochat_tools.training.batches import (
 )
 from videochat_tools.training.clips import Clip, ClipFormat, draw_clip, to_pixels
 from videochat_tools.training.conversations import Conversation, converse
-from videochat_tools.training.copying import LOOK_BACK_LAYERS, look_far_back, start_with_copying
+from videochat_tools.training.copying import start_with_copying
 from videochat_tools.training.drills import binding_drill, copy_drill, tool_drill, transcript_drill
 from videochat_tools.training.loop import Loop, LoopOptions, read_state
 from videochat_tools.training.recipe import NANO, SIZES, SLOT_QUERIES, Size, chat_config, clip_format
@@ -86,7 +86,7 @@ def train_language(
 ) -> None:
     """Text alone. Leaves its checkpoint in ``folder`` for :func:`train_instruct`.
 
-    ``start``: folder of a trained chat model whose smaller language model is gone on with.
+    ``start``: folder of a trained chat model whose language model, as large or with fewer layers, is gone on with.
     """
     torch.manual_seed(seed)
     tokenizer = build_llm_tokenizer()
@@ -96,15 +96,12 @@ def train_language(
     model = network.language_model
     if start is None:
         start_with_copying(model)
-        fresh = True
     else:
         old = {name: value for name, value in read_folder(start).items() if name.startswith("language_model.")}
-        fresh = not any(name.startswith(f"language_model.model.layers.{size.language_layers - 1}.") for name in old)
-        places = [place for place in range(size.language_layers) if place not in LOOK_BACK_LAYERS] if fresh else []
+        layers = 1 + max(int(name.split(".")[3]) for name in old if ".layers." in name)
+        step = (size.language_layers - 1) / max(layers - 1, 1)
+        places = [round(number * step) for number in range(layers)] if layers < size.language_layers else []
         grow(network, old, [(read_vocabulary(start), tokenizer)], layers=places)
-    if fresh:
-        some = encode_conversations(tokenizer, language_conversations(Random(f"look back {seed}"), 4, 0.5), 0)
-        look_far_back(model, some.input_ids)
     loop = Loop(model, folder, options)
     model.train()
     for step in loop:

@@ -54,12 +54,12 @@ class Size:
     language_layers: int
 
 
-NANO = Size(width=160, vision_layers=4, qformer_layers=3, language_width=192, language_layers=8)
+NANO = Size(width=160, vision_layers=4, qformer_layers=3, language_width=192, language_layers=6)
 SIZES: Mapping[str, Size] = MappingProxyType(
     {
         "half": Size(width=96, vision_layers=3, qformer_layers=2, language_width=128, language_layers=4),
         "nano": NANO,
-        "double": Size(width=224, vision_layers=6, qformer_layers=4, language_width=288, language_layers=10),
+        "double": Size(width=224, vision_layers=6, qformer_layers=4, language_width=288, language_layers=8),
     }
 )
 """By name, for the command lines; "nano" is what ships."""

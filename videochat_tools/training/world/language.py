@@ -216,7 +216,7 @@ def contradict(
         unspoken: Pairs of colour and shape that are not claimed. A pair that clips never show would otherwise be
             learned as a sign that a text is false.
     """
-    aspect = aspect or rng.choices(ASPECTS, (3, 3, 5, 4, 4, 4, 5, 3, 3, 2.5))[0]
+    aspect = aspect or rng.choices(ASPECTS, (2, 2, 5, 4, 4, 4, 4, 4, 2, 2.5))[0]
     if aspect == "count":
         others = [count for count in range(1, MOST_THINGS + 1) if count != len(scene.things)]
         return counted(rng, scene, rng.choice(others))

@@ -278,10 +278,11 @@ def test_interrupting_ends_it_quietly(tmp_path: Path) -> None:
     deadline = time.monotonic() + 120
     while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    for _ in range(3):  # an interrupt that comes while FFmpeg calls back is lost, and one presses again
+    out = err = ""
+    for _ in range(20):  # an interrupt that comes while FFmpeg calls back is lost, and one presses again
         process.send_signal(signal.SIGINT)
         try:
-            out, err = process.communicate(timeout=20)
+            out, err = process.communicate(timeout=5)
             break
         except subprocess.TimeoutExpired:
             continue

@@ -13,7 +13,7 @@ def test_run_time_prompt_is_the_trained_one() -> None:
     from videochat_tools.generation import render_turns
     from videochat_tools.models.videochat2 import ProcessorOptions, VideoChat2Processor
     from videochat_tools.training.batches import encode_conversations
-    from videochat_tools.training.conversations import Conversation, _assemble
+    from videochat_tools.training.conversations import Conversation, assemble
     from videochat_tools.training.tokenizers import build_llm_tokenizer
 
     clips = [
@@ -22,7 +22,7 @@ def test_run_time_prompt_is_the_trained_one() -> None:
     ]
     turns = [("what colour is the ring?", "red [00:42–00:51]"), ("and where does it go?", "left [00:42–00:51]")]
     tokenizer = build_llm_tokenizer()
-    pieces = _assemble([(number, clip.span, clip.text) for number, clip in enumerate(clips)], turns)
+    pieces = assemble([(number, clip.span, clip.text) for number, clip in enumerate(clips)], turns)
     trained = encode_conversations(tokenizer, [Conversation(tuple(pieces), ("colour", "motion"))], tokens_per_clip=6)
     history: list[BaseMessage] = [HumanMessage(turns[0][0]), AIMessage(turns[0][1])]
     processor = VideoChat2Processor(tokenizer, None, ProcessorOptions(num_visual_tokens=6))

@@ -132,6 +132,7 @@ def test_some_tool_can_be_asked_for(model: ChatVideoChat, choice: Any) -> None:
 
 def test_where_the_model_may_choose_it_says_words_or_makes_a_call(model: ChatVideoChat) -> None:
     eager = model.model_copy(update={"call_first": True})
+    words = 0
     for seed in range(8):
         hot = {"temperature": 2.5, "seed": seed, "max_tokens": 60}
         called = eager.bind_tools([add]).invoke("tell me", **hot)
@@ -141,6 +142,8 @@ def test_where_the_model_may_choose_it_says_words_or_makes_a_call(model: ChatVid
             assert is_valid(said.tool_calls[0]) and said.content == ""
         else:
             assert not str(said.content).startswith("{") and not said.invalid_tool_calls
+            words += 1
+    assert words
     for choice in ("none", False, {"type": "none"}):  # where it would make a call
         silent = eager.bind_tools([add], tool_choice=choice)
         assert not silent.invoke("tell me", temperature=2.5, seed=0, max_tokens=60).tool_calls

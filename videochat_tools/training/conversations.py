@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from random import Random
 
 from videochat_tools.context import NOT_FOUND, cited_answer, clip_line
-from videochat_tools.training.slots import eighth
 from videochat_tools.training.world.choices import ask_choice, ask_when
 from videochat_tools.training.world.language import clause, name, verb
 from videochat_tools.training.world.narration import narrate, random_words
@@ -70,7 +69,7 @@ def dense_text(rng: Random, scene: Scene) -> str:
         if event.target is not None:
             other = scene.things[event.target]
             words += f" {other.colour} {other.shape}"
-        words += f" {eighth(scene, event.start)}–{eighth(scene, event.end)}"
+        words += f" {scene.eighth(event.start)}–{scene.eighth(event.end)}"
         events.append(words)
     return " " + ", ".join(things) + ("; " + ", then ".join(events) if events else "") + " "
 

@@ -183,7 +183,7 @@ def tool_drill(rng: Random) -> Conversation:
     specs = [_draw_tool(rng) for _ in range(rng.choice((1, 1, 1, 2)))]
     form = ReplyForm.of(specs, "any")
     full = len(specs) == 1 and rng.random() < _FULL_SHARE
-    # Counted in tools, not tokens: room for all of the schema, or for no more than signatures.
+    # A count that only sees schemas: there is room for them, or for no more than signatures.
     told = form.instructions(lambda text: len(text) if "Schema:" in text else 0, 10_000 if full else 0)
     rounds = [_tool_round(rng, rng.choice(specs)) for _ in range(1 if full else 2)]
     return Conversation((Piece(told), *assemble([], rounds)), ("call",) * len(rounds))

@@ -33,13 +33,12 @@ from videochat_tools.training.world.scene import (
     Scene,
 )
 
-__all__ = ["PlotHeads", "SlotHeads", "TextHeads", "eighth", "tells_plot"]
+__all__ = ["PlotHeads", "SlotHeads", "TextHeads", "tells_plot"]
 
 _NONE = "none"
 _UNSEEN: Look = (None,) * 4
 _WEIGHTS = {"kind": 2.0, "place": 3.0}  # learned later than what can be seen in one picture
 _PLACES = ("alone", "first", "second")
-EIGHTHS = 8  # of a clip, in which the begin and the end of an event are told
 
 OBJECT_VALUES: dict[str, tuple[str, ...]] = {
     "colour": tuple(COLOURS),
@@ -52,8 +51,8 @@ EVENT_VALUES: dict[str, tuple[str, ...]] = {
     **{f"who_{name}": values for name, values in OBJECT_VALUES.items()},
     **{f"whom_{name}": (_NONE, *values) for name, values in OBJECT_VALUES.items()},
     "place": _PLACES,
-    "begin": tuple(map(str, range(EIGHTHS + 1))),
-    "end": tuple(map(str, range(EIGHTHS + 1))),
+    "begin": tuple(map(str, range(9))),
+    "end": tuple(map(str, range(9))),
 }
 TEXT_VALUES: dict[str, tuple[str, ...]] = {
     "deed": (_NONE, STILL, "move", *ACTIONS, *INTERACTIONS),
@@ -162,14 +161,9 @@ def _event(scene: Scene, event: Event, place: str) -> dict[str, str]:
         **_described("who", scene.things[event.subject].look),
         **_described("whom", _UNSEEN if whom is None else whom.look),
         "place": place,
-        "begin": str(eighth(scene, event.start)),
-        "end": str(eighth(scene, event.end)),
+        "begin": str(scene.eighth(event.start)),
+        "end": str(scene.eighth(event.end)),
     }
-
-
-def eighth(scene: Scene, time: float) -> int:
-    """The border between eighths of the scene that is nearest to a time in seconds, 0..8."""
-    return round(EIGHTHS * time / scene.duration)
 
 
 def _described(role: str, look: Look) -> dict[str, str]:

@@ -165,6 +165,10 @@ class Scene:
         way = 2.0 * math.hypot(target.x - thing.x, target.y - thing.y) * progress
         return thing.x + dx * way, thing.y + dy * way, -1.0 if event.kind == "behind" else 10.0
 
+    def eighth(self, time: float) -> int:
+        """The border between eighths of the scene that is nearest to a time in seconds, 0..8."""
+        return round(8 * time / self.duration)
+
     @cached_property
     def facts(self) -> frozenset[Fact]:
         """Everything a text may say about this scene."""

@@ -8,20 +8,22 @@ folder=${1:-runs/nano}
 scale=${2:-1}
 size=${3:-nano}
 python=${PYTHON:-python}
+clips=$("$python" -c "print(max(int(12000 * min($scale, 1)), 64))")  # that the finished sight watches, once
 minutes() { "$python" -c "print($1 * $scale)"; }
 
-"$python" -m videochat_tools.training.align --folder "$folder/align" --minutes "$(minutes 85)" --rate 0.4 \
+"$python" -m videochat_tools.training.align --folder "$folder/align" --minutes "$(minutes 80)" --rate 0.4 \
     --size "$size" &
 sight=$!
-"$python" -m videochat_tools.training.instruct language --folder "$folder/language" --minutes "$(minutes 85)" \
+"$python" -m videochat_tools.training.instruct language --folder "$folder/language" --minutes "$(minutes 80)" \
     --rate 0.4 --hold 0.6 --size "$size"
 wait "$sight"
-# Both go on from the sight as it is now: one to find clips, one to talk about them.
-"$python" -m videochat_tools.training.align --start "$folder/align/state.pt" --folder "$folder/retrieval" \
-    --minutes "$(minutes 70)" --pictures 0 --busy 0 --rate 0.25 --size "$size" &
+# Both go on from the sight as it is now, which stays: one to find clips, one to talk about them.
+"$python" -m videochat_tools.training.align --heads --start "$folder/align/state.pt" --folder "$folder/retrieval" \
+    --minutes "$(minutes 75)" --rate 0.5 --batch 48 --bank "$clips" --size "$size" &
 retrieval=$!
 "$python" -m videochat_tools.training.instruct instruct --folder "$folder/chat" --align "$folder/align/state.pt" \
-    --language "$folder/language/state.pt" --minutes "$(minutes 70)" --rate 0.35 --hold 0.5 --size "$size"
+    --language "$folder/language/state.pt" --minutes "$(minutes 75)" --rate 0.4 --hold 0.5 --bank "$clips" \
+    --text-rows 16 --size "$size"
 wait "$retrieval"
 "$python" -m videochat_tools.training.bundle --align "$folder/retrieval/state.pt" --chat "$folder/chat/state.pt" \
     --max-clips 1 --folder "$folder/nano" --size "$size"

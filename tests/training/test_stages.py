@@ -170,7 +170,7 @@ def test_every_kind_of_step_trains_its_part(words, pieces) -> None:
     clips = [draw_clip(Random(seed), FORM) for seed in range(3)]
     tokens = tell_clips(chat, pieces, chat.encode_frames(to_pixels(clips, FORM)), choice=False)
     loss, _ = instruct_loss(
-        InstructModel(chat), words, Random(3), tokens, [clip.scene for clip in clips], rows=3, text_rows=1
+        InstructModel(chat, words), words, Random(3), tokens, [clip.scene for clip in clips], rows=3, text_rows=1
     )
     loss.backward()
     for part in (
@@ -197,7 +197,7 @@ def test_a_few_steps_lower_the_loss(words, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = VideoChat2ForConditionalGeneration(chat_config(1, len(words))).language_model
     start_with_copying(model)
-    rows = language_conversations(Random(0), 6, 0.3)
+    rows = language_conversations(Random(0), 6)
     loop = Loop(model, tmp_path, LoopOptions(minutes=10.0, warm_up=0.0).scaled(0.3))
     losses = []
     for _ in range(8):

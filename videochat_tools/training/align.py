@@ -29,17 +29,15 @@ from videochat_tools.training.clips import (
     ClipFormat,
     attribute_labels,
     draw_clip,
-    draw_texts,
-    match_matrix,
     to_pixels,
     watch_bank,
 )
 from videochat_tools.training.loop import Loop, LoopOptions, read_state
+from videochat_tools.training.matching import BatchTexts, draw_batch_texts, matching_loss
 from videochat_tools.training.recipe import NANO, SIZES, SLOT_QUERIES, Size, clip_format, retrieval_config
 from videochat_tools.training.slots import PlotHeads, SlotHeads, TextHeads, tells_plot
 from videochat_tools.training.tokenizers import build_qformer_tokenizer
-from videochat_tools.training.warm_start import grow, read_folder, read_vocabulary
-from videochat_tools.training.world.language import Text
+from videochat_tools.training.warm_start import deepen, grow, read_folder, read_vocabulary
 from videochat_tools.training.world.scene import Scene, sample_busy_scene
 
 __all__ = ["AlignModel", "train_align"]
@@ -80,12 +78,7 @@ class AlignModel(nn.Module):
         self.slots = SlotHeads(qformer.hidden_size, SLOT_QUERIES)
         self.words = TextHeads(network.config.projection_dim)
         self.plot = PlotHeads(network.config.projection_dim)
-
-
-def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Ids and mask, padded on the right to the longest."""
-    batch = tokenizer(list(texts), padding=True, truncation=True, max_length=64, return_tensors="pt")
-    return batch["input_ids"], batch["attention_mask"]
+        self.fault = nn.Linear(qformer.hidden_size, 1)
 
 
 def contrast(scores: Tensor, matches: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,37 +147,8 @@ def _probe_losses(
     return torch.stack(losses).sum(), values
 
 
-@dataclass(frozen=True, slots=True)
-class _Texts:
-    """The texts of a batch: for every clip true ones and false ones, and which are true of which clip."""
-
-    ids: Tensor
-    mask: Tensor
-    matches: Tensor  # bool [texts, clips]
-    texts: list[Text]
-    own_right: list[int]  # one true text of each clip
-    own_wrong: list[list[int]]
-
-
-def _draw_batch_texts(rng: Random, tokenizer: PreTrainedTokenizerBase, scenes: Sequence[Scene], wrong: int) -> _Texts:
-    right: list[Text] = []
-    false: list[Text] = []
-    own_right: list[int] = []
-    own_wrong: list[list[int]] = []
-    for scene in scenes:
-        true, untrue = draw_texts(rng, scene, wrong)
-        own_right.append(len(right) + rng.randrange(len(true)))
-        right.extend(true)
-        own_wrong.append(list(range(len(false), len(false) + len(untrue))))
-        false.extend(untrue)
-    texts = [*right, *false]
-    ids, mask = encode_texts(tokenizer, [text.text for text in texts])
-    own_wrong = [[len(right) + number for number in numbers] for numbers in own_wrong]
-    return _Texts(ids, mask, match_matrix(texts, scenes), texts, own_right, own_wrong)
-
-
 def text_losses(
-    model: AlignModel, rng: Random, vision: Tensor, scenes: Sequence[Scene], texts: _Texts, *, match: bool
+    model: AlignModel, rng: Random, vision: Tensor, scenes: Sequence[Scene], texts: BatchTexts, *, match: bool
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
     """Contrastive, matching and slot loss of clips, given as vision embeddings [B, S, D], with texts."""
     network = model.network
@@ -208,14 +172,14 @@ def text_losses(
     loss = loss + _SLOT_WEIGHT * (slots + words + plots)
     values |= {"slots": slots, **held, "words": words, **spoken, **followed}
     if match:
-        itm, itm_hit = _matching(network, rng, vision, texts, scores.detach())
-        loss = loss + 2.0 * itm
-        values |= {"itm": itm, "itm_hit": itm_hit}
+        matching, matched = matching_loss(network, model.fault, rng, vision, texts, scores.detach())
+        loss = loss + 2.0 * matching
+        values |= matched
     return loss, values
 
 
 def _plot_loss(
-    model: AlignModel, video_embeds: Tensor, text_embeds: Tensor, texts: _Texts
+    model: AlignModel, video_embeds: Tensor, text_embeds: Tensor, texts: BatchTexts
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
     """Which event comes first: asked of every text that tells of two, and of the free row of its clip nearest to it."""
     told = [number for number, text in enumerate(texts.texts) if tells_plot(text)]
@@ -238,31 +202,12 @@ def step_losses(
     """Loss of one freshly drawn batch of clips."""
     clips = [draw_clip(rng, form) for _ in range(batch)]
     scenes = [clip.scene for clip in clips]
-    texts = _draw_batch_texts(rng, tokenizer, scenes, _WRONG)
+    texts = draw_batch_texts(rng, tokenizer, scenes, _WRONG)
     with torch.autocast("cpu", torch.bfloat16):
         vision = model.network.encode_frames(to_pixels(clips, form))
         loss, values = text_losses(model, rng, vision, scenes, texts, match=match)
         probe, seen = _probe_losses(model, clips, form, vision)
     return loss + 0.35 * probe, {**values, **seen}
-
-
-def _matching(
-    network: VideoChat2ForRetrieval, rng: Random, vision: Tensor, texts: _Texts, scores: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Matching loss: every clip with a true text and with a false one, half of them nearly true."""
-    chosen: list[int] = list(texts.own_right)
-    for clip, false in enumerate(texts.own_wrong):
-        draw = rng.random()
-        if false and draw < 0.5:
-            chosen.append(rng.choice(false))
-            continue
-        # The text of another clip: any, which is where matching begins to be learned, or one that looks alike.
-        weights = scores[clip].softmax(0) + 1e-4 if draw < 0.8 else torch.ones_like(scores[clip])
-        chosen.append(int(torch.multinomial(weights.masked_fill(texts.matches[:, clip], 0.0), 1)))
-    batch = len(texts.own_right)
-    logits = network.match_logits(torch.cat([vision, vision]), texts.ids[chosen], texts.mask[chosen]).float()
-    labels = torch.cat([torch.ones(batch, dtype=torch.long), torch.zeros(batch, dtype=torch.long)])
-    return F.cross_entropy(logits, labels), (logits.argmax(-1) == labels).float().mean()
 
 
 def settling_losses(
@@ -271,7 +216,7 @@ def settling_losses(
     """Loss of the training-only heads alone, on a network that was trained elsewhere and is left as it is."""
     clips = [draw_clip(rng, form) for _ in range(batch)]
     scenes = [clip.scene for clip in clips]
-    texts = _draw_batch_texts(rng, tokenizer, scenes, 1)
+    texts = draw_batch_texts(rng, tokenizer, scenes, 1)
     with torch.autocast("cpu", torch.bfloat16):
         with torch.no_grad():
             vision = model.network.encode_frames(to_pixels(clips, form))
@@ -295,6 +240,8 @@ def train_heads(
 ) -> None:
     """Go on with the tower frozen, as the released stage 1: the Q-Former and its heads learn several times faster.
 
+    The Q-Former gets further layers: a text is compared with the slots, and these are only read after the old ones.
+
     Args:
         folder: Where checkpoints go.
         start: State of :func:`train_align`.
@@ -306,10 +253,10 @@ def train_heads(
     """
     torch.manual_seed(seed)
     tokenizer = build_qformer_tokenizer()
-    network = VideoChat2ForRetrieval(retrieval_config(len(tokenizer), size))
+    network = VideoChat2ForRetrieval(retrieval_config(len(tokenizer), size, matching=True))
     network.set_attn_implementation("eager")
     model = AlignModel(network)
-    model.load_state_dict(read_state(start))
+    deepen(model, read_state(start))
     frozen: list[nn.Module] = [network.vision_encoder, network.vision_layernorm, model.probes, model.motion]
     for part in frozen:
         part.requires_grad_(False)
@@ -323,9 +270,9 @@ def train_heads(
         places = rng.sample(range(len(scenes)), batch)
         # A copy each, so that the facts of the whole bank are not kept in memory.
         shown = [replace(scenes[place]) for place in places]
-        texts = _draw_batch_texts(rng, tokenizer, shown, _WRONG)
+        texts = draw_batch_texts(rng, tokenizer, shown, _WRONG)
         with torch.autocast("cpu", torch.bfloat16):
-            loss, values = text_losses(model, rng, features[places], shown, texts, match=step % 2 == 0)
+            loss, values = text_losses(model, rng, features[places], shown, texts, match=True)
         loop.update(loss, values)
 
 

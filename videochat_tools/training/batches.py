@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -139,17 +139,33 @@ class LossSum:
         return {kind: sum(values) / len(values) for kind, values in self._right.items()}
 
 
+class FurtherQuestions(Protocol):
+    """Asks hidden states more than the answers, see :class:`~videochat_tools.training.lines.LineHeads`."""
+
+    def __call__(
+        self, language_model: PreTrainedModel, states: Sequence[Tensor], batch: ConversationBatch
+    ) -> tuple[Tensor, dict[str, list[float]]]:
+        """Loss, and for every question whether each of its answers is right; ``states`` [B, L, h] of every layer."""
+        ...
+
+
 def answer_loss(
-    language_model: PreTrainedModel, inputs_embeds: Tensor, batch: ConversationBatch
+    language_model: PreTrainedModel,
+    inputs_embeds: Tensor,
+    batch: ConversationBatch,
+    further: FurtherQuestions | None = None,
 ) -> tuple[Tensor, Tensor, dict[str, list[float]]]:
     """Cross-entropy of the answers, each weighted by one over the root of its length.
 
-    Long quotations would otherwise drown the single word that a colour is.
+    Long quotations would otherwise drown the single word that a colour is. The loss of ``further`` questions is added
+    to the weighted mean.
 
     Returns:
         The weighted sum, the sum of weights, and for every kind whether each of its answers is right in all tokens.
     """
-    hidden = language_model.model(inputs_embeds=inputs_embeds, use_cache=False).last_hidden_state
+    asks = further is not None
+    output = language_model.model(inputs_embeds=inputs_embeds, use_cache=False, output_hidden_states=asks)
+    hidden = output.last_hidden_state
     logits = language_model.lm_head(hidden[batch.places[:, 0], batch.places[:, 1]]).float()
     each = F.cross_entropy(logits, batch.targets, reduction="none")
     lengths = torch.bincount(batch.answers, minlength=len(batch.kinds))
@@ -158,4 +174,8 @@ def answer_loss(
     right: dict[str, list[float]] = {}
     for kind, mistakes in zip(batch.kinds, wrong.tolist(), strict=True):
         right.setdefault(kind, []).append(float(mistakes == 0))
-    return (each * weights).sum(), weights.sum(), right
+    loss = (each * weights).sum()
+    if further is not None:
+        more, told = further(language_model, output.hidden_states, batch)
+        loss, right = loss + weights.sum() * more, right | told
+    return loss, weights.sum(), right

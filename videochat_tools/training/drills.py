@@ -27,6 +27,7 @@ __all__ = [
     "binding_drill",
     "copy_drill",
     "draw_transcript",
+    "option_drill",
     "read_transcript",
     "tool_drill",
     "transcript_drill",
@@ -109,7 +110,7 @@ def copy_drill(rng: Random) -> Conversation:
     return Conversation(tuple(assemble(lines, rounds)), ("lookup",) * 2)
 
 
-def _option_drill(rng: Random) -> Conversation:
+def option_drill(rng: Random) -> Conversation:
     """Multiple choice that gives its answer away: what is left is to find the letter.
 
     The word is named before the options, as questions are, after them, or both: after them it is found first. No round
@@ -134,13 +135,10 @@ _OPTIONS = (tuple(COLOURS), SHAPES, tuple(DIRECTIONS), NUMBERS[1:6])
 
 
 def binding_drill(rng: Random) -> Conversation:
-    """Which word stands with which: pairs, asked from either side, or the letter of an option that is named.
+    """Which word stands with which: pairs, asked from either side.
 
     What stands between the two words varies: the letter of an option and the name of a speaker are not next to theirs.
     """
-    draw = rng.random()
-    if draw < 0.3:
-        return _option_drill(rng)
     count = rng.randint(2, 4)
     firsts, seconds = _pair_words(rng)
     before, between, after = rng.choice(_PAIRINGS)

@@ -31,7 +31,8 @@ from videochat_tools.training.batches import (
 from videochat_tools.training.clips import Clip, ClipFormat, draw_clip, to_pixels
 from videochat_tools.training.conversations import Conversation, converse
 from videochat_tools.training.copying import start_with_copying
-from videochat_tools.training.drills import binding_drill, copy_drill, tool_drill, transcript_drill
+from videochat_tools.training.drills import binding_drill, copy_drill, option_drill, tool_drill, transcript_drill
+from videochat_tools.training.lines import LineHeads
 from videochat_tools.training.loop import Loop, LoopOptions, read_state
 from videochat_tools.training.recipe import NANO, SIZES, SLOT_QUERIES, Size, chat_config, clip_format
 from videochat_tools.training.slots import SlotHeads
@@ -44,29 +45,35 @@ __all__ = ["INSTRUCTION", "start_chat_model", "tell_clips", "token_bank", "train
 log = logging.getLogger(__name__)
 
 _SLOT_WEIGHT = 0.06  # of the slot loss, a sum of ten cross-entropies; the loss of answers is about 0.1
+_TEXT_WEIGHT = 0.5  # of the rows of text alone
 _CHOICE, _CHOICE_SHARE = ChoicePrompt(), 0.1  # what the Q-Former reads where MVBench asks, and how often here
 _EXTRA_CLIPS = (0.94, 0.05, 0.01)  # how often a conversation is about one, two or three clips
 INSTRUCTION = "Watch the video and answer the question."  # what the Q-Former reads in the released demos
 
 
-def language_conversations(rng: Random, count: int, drills: float) -> list[Conversation]:
-    """Rows of text; ``drills`` is the share of copying and binding practice."""
-    rows = []
-    for _ in range(count):
-        draw = rng.random()
-        if draw < 0.35 * drills:
-            rows.append(copy_drill(rng))
-        elif draw < 0.8 * drills:
-            rows.append(binding_drill(rng))
-        elif draw < drills:
-            rows.append(tool_drill(rng))
-        elif draw < drills + 0.4 * (1.0 - drills):
-            rows.append(transcript_drill(rng))
-        else:  # any pair of colour and shape: what is held out is held out from sight, not from speech
-            count = rng.choices((1, 2, 3), (0.85, 0.12, 0.03))[0]
-            scenes = [_told_scene(rng) for _ in range(count)]
-            rows.append(converse(rng, scenes, None))
+# What is practised on text alone: at first, what the rest is built on; then beside clips, what these do not teach.
+_FIRST_DRILLS = {"copy": 0.18, "binding": 0.2, "options": 0.05, "call": 0.07, "transcript": 0.2, "scene": 0.3}
+_DRILLS = {"copy": 0.05, "binding": 0.07, "options": 0.18, "call": 0.2, "transcript": 0.4, "scene": 0.1}
+
+
+def language_conversations(rng: Random, count: int, shares: Mapping[str, float] = _DRILLS) -> list[Conversation]:
+    """Rows of text, each kind in its share."""
+    drills = {
+        "copy": copy_drill,
+        "binding": binding_drill,
+        "options": option_drill,
+        "call": tool_drill,
+        "transcript": transcript_drill,
+        "scene": _scene_in_words,
+    }
+    rows = [drills[kind](rng) for kind in rng.choices([*shares], [*shares.values()], k=count)]
     return [row for row in rows if row.kinds]
+
+
+def _scene_in_words(rng: Random) -> Conversation:
+    """Any pair of colour and shape: what is held out is held out from sight, not from speech."""
+    count = rng.choices((1, 2, 3), (0.85, 0.12, 0.03))[0]
+    return converse(rng, [_told_scene(rng) for _ in range(count)], None)
 
 
 def _told_scene(rng: Random) -> Scene:
@@ -102,18 +109,22 @@ def train_language(
         step = (size.language_layers - 1) / max(layers - 1, 1)
         places = [round(number * step) for number in range(layers)] if layers < size.language_layers else []
         grow(network, old, [(read_vocabulary(start), tokenizer)], layers=places)
-    loop = Loop(model, folder, options)
-    model.train()
+    lines = LineHeads(model.config.hidden_size, tokenizer, model.config.num_hidden_layers)
+    trained = nn.ModuleDict({"language_model": model, "lines": lines})
+    loop = Loop(trained, folder, options)
+    trained.train()
     for step in loop:
         rng = Random(f"language {seed} {step}")
-        # First copying and binding, on which the rest is built.
-        drills = 0.5 if start is None and loop.progress < 0.6 else 0.25
-        loss, right = language_loss(model, tokenizer, language_conversations(rng, batch, drills))
+        shares = _FIRST_DRILLS if start is None and loop.progress < 0.6 else _DRILLS
+        loss, right = language_loss(model, tokenizer, language_conversations(rng, batch, shares), lines)
         loop.update(loss, right)
 
 
 def language_loss(
-    language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, conversations: list[Conversation]
+    language_model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: list[Conversation],
+    lines: LineHeads | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """Loss of conversations without clips."""
     total = LossSum()
@@ -121,7 +132,7 @@ def language_loss(
         rows = encode_conversations(tokenizer, group, 0)
         with torch.autocast("cpu", torch.bfloat16):
             embeds = language_model.get_input_embeddings()(rows.input_ids)
-            total.add(*answer_loss(language_model, embeds, rows))
+            total.add(*answer_loss(language_model, embeds, rows, lines))
     return total.mean(), total.right()
 
 
@@ -132,7 +143,7 @@ def start_chat_model(
 
     Args:
         align: Tensors of an ``AlignModel``; its per-frame embedding is dropped, as in the released stage 2.
-        language: Tensors of a language model, or of an ``InstructModel``, whose way to read clips is kept too.
+        language: Tensors of :func:`train_language`, or of an ``InstructModel``, whose way to read clips is kept too.
         size: Of the networks.
     """
     words, pieces = build_llm_tokenizer(), build_qformer_tokenizer()
@@ -147,7 +158,7 @@ def start_chat_model(
         model.language_model.load_state_dict(_below(language, "network.language_model."))
         model.projection.load_state_dict(_below(language, "network.projection."))
     elif language is not None:
-        model.language_model.load_state_dict(language)
+        model.language_model.load_state_dict(_below(language, "language_model."))
     return model
 
 
@@ -157,12 +168,14 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 class InstructModel(nn.Module):
-    """The chat network with the slot heads, which are left behind when training ends."""
+    """The chat network with the heads that ask its rows and its words; they are left behind when training ends."""
 
-    def __init__(self, network: VideoChat2ForConditionalGeneration) -> None:
+    def __init__(self, network: VideoChat2ForConditionalGeneration, words: PreTrainedTokenizerBase) -> None:
         super().__init__()
         self.network = network
         self.slots = SlotHeads(network.config.qformer_config.hidden_size, SLOT_QUERIES)
+        text = network.config.text_config
+        self.lines = LineHeads(text.hidden_size, words, text.num_hidden_layers)
 
 
 def instruct_conversations(rng: Random, scenes: list[Scene], count: int) -> list[Conversation]:
@@ -206,7 +219,7 @@ def instruct_loss(
         for group in by_length(conversations, 4):
             batch = encode_conversations(words, group, model.config.num_visual_tokens)
             embeds = model.embed_prompt(batch.input_ids, batch.visual_mask, tokens[list(batch.clips)])
-            total.add(*answer_loss(model.language_model, embeds, batch))
+            total.add(*answer_loss(model.language_model, embeds, batch, trained.lines))
     loss = total.mean()
     values |= total.right()
     if tokens.requires_grad:
@@ -214,9 +227,10 @@ def instruct_loss(
         values |= {"slots": slots, **held}
         loss = loss + _SLOT_WEIGHT * slots
     if text_rows:
-        kept, _ = language_loss(model.language_model, words, language_conversations(rng, text_rows, 0.3))
+        kept, told = language_loss(model.language_model, words, language_conversations(rng, text_rows), trained.lines)
         values["text_loss"] = kept
-        loss = loss + 0.35 * kept
+        values |= {f"text_{name}": share for name, share in told.items()}
+        loss = loss + _TEXT_WEIGHT * kept
     return loss, values
 
 
@@ -294,11 +308,14 @@ def train_instruct(
     torch.manual_seed(seed)
     seen = read_state(align)
     model = start_chat_model(seen, None if language is None else read_state(language), size)
-    trained = InstructModel(model)
-    trained.slots.load_state_dict(_below(seen, "slots."))
-    if start is not None:
-        trained.load_state_dict(read_state(start))
     words, pieces = build_llm_tokenizer(), build_qformer_tokenizer()
+    trained = InstructModel(model, words)
+    trained.slots.load_state_dict(_below(seen, "slots."))
+    for known in (None if language is None else read_state(language), None if start is None else read_state(start)):
+        if known is not None and (lines := _below(known, "lines.")):
+            trained.lines.load_state_dict(lines)
+    if start is not None:
+        trained.network.load_state_dict(_below(read_state(start), "network."))
     model.vision_encoder.set_attn_implementation("eager")
     model.qformer.set_attn_implementation("eager")
     model.language_model.set_attn_implementation(CAUSAL_MATMUL)
@@ -307,6 +324,7 @@ def train_instruct(
         trained.requires_grad_(False)
         model.language_model.requires_grad_(True)
         model.projection.requires_grad_(True)
+        trained.lines.requires_grad_(True)
         told, scenes = token_bank(model, pieces, form, bank, seed)
         log.info("%d clips were watched", len(scenes))
     loop = Loop(trained, folder, options)

@@ -31,10 +31,12 @@ class VideoChat2QFormerOutput(ModelOutput):
     Attributes:
         last_hidden_state: [B, Q + L, h], query rows first.
         key_values: Self-attention keys and values of every layer, when asked for.
+        hidden_states: The same rows after the embeddings and after every layer, when asked for.
     """
 
     last_hidden_state: Tensor | None = None
     key_values: tuple[KeyValue, ...] | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -221,6 +223,7 @@ class VideoChat2QFormer(PreTrainedModel):
         past_key_values: tuple[KeyValue, ...] | None = None,
         causal: bool = False,
         use_cache: bool = False,
+        output_hidden_states: bool = False,
         return_dict: bool = True,
         **kwargs: Any,
     ) -> VideoChat2QFormerOutput | tuple[Any, ...]:
@@ -237,6 +240,7 @@ class VideoChat2QFormer(PreTrainedModel):
                 queries, which are not fed again).
             causal: Let every text row see only the cache and the text up to itself.
             use_cache: Return keys and values of this pass.
+            output_hidden_states: Return what comes out of every layer.
             return_dict: Return an output object, else a tuple.
             **kwargs: Ignored; transformers passes flags of its own.
 
@@ -253,12 +257,17 @@ class VideoChat2QFormer(PreTrainedModel):
         encoder_mask = (
             None if encoder_attention_mask is None else _additive(encoder_attention_mask, hidden.dtype)[:, None, None]
         )
-        cache = []
+        cache, states = [], [hidden]
         for index, layer in enumerate(self.layers):
             past = None if past_key_values is None else past_key_values[index]
             hidden, key_value = layer(hidden, num_queries, mask, encoder_hidden_states, encoder_mask, past)
             cache.append(key_value)
-        output = VideoChat2QFormerOutput(last_hidden_state=hidden, key_values=tuple(cache) if use_cache else None)
+            states.append(hidden)
+        output = VideoChat2QFormerOutput(
+            last_hidden_state=hidden,
+            key_values=tuple(cache) if use_cache else None,
+            hidden_states=tuple(states) if output_hidden_states else None,
+        )
         return output if return_dict else output.to_tuple()
 
     @staticmethod

@@ -149,17 +149,28 @@ class VideoChat2ForRetrieval(PreTrainedModel):
             return video_embeds.mean(dim=1) @ text_embeds.t()
         return torch.einsum("vqp,tp->vqt", video_embeds, text_embeds).amax(dim=1)
 
-    def match_embeds(self, vision_embeds: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Joint reading of video i and text i: mean query row and [CLS] row, [B, 2h]."""
-        queries = self.query_tokens.expand(vision_embeds.shape[0], -1, -1)
-        states = self.qformer(
-            query_embeds=queries,
+    def read_jointly(
+        self, vision_embeds: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> VideoChat2QFormerOutput:
+        """Queries and text i over video i as one sequence [B, Q + L, h]; ``kwargs`` as of the Q-Former."""
+        output = self.qformer(
+            query_embeds=self.query_tokens.expand(vision_embeds.shape[0], -1, -1),
             input_ids=input_ids,
             attention_mask=attention_mask,
             encoder_hidden_states=vision_embeds,
-        ).last_hidden_state
-        count = queries.shape[1]
+            **kwargs,
+        )
+        return cast(VideoChat2QFormerOutput, output)
+
+    def pool_matched(self, states: Tensor) -> Tensor:
+        """What the matching head reads of the rows [B, Q + L, h]: mean query row and [CLS] row, [B, 2h]."""
+        count = self.query_tokens.shape[1]
         return torch.cat([states[:, :count].mean(dim=1), states[:, count]], dim=-1)
+
+    def match_embeds(self, vision_embeds: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Joint reading of video i and text i, [B, 2h]."""
+        states = self.read_jointly(vision_embeds, input_ids, attention_mask).last_hidden_state
+        return self.pool_matched(cast(Tensor, states))
 
     def match_logits(self, vision_embeds: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Whether text i describes video i: logits [B, 2], class 1 means yes."""

@@ -35,7 +35,7 @@ _VALUES = {
     "direction": tuple(DIRECTIONS),
     "count": NUMBERS[1:6],
 }
-_LETTERS = "ABCD"
+LETTERS = "ABCD"
 
 
 def ask_choice(rng: Random, scene: Scene, kind: str | None = None) -> Question | None:
@@ -60,7 +60,7 @@ def ask_choice(rng: Random, scene: Scene, kind: str | None = None) -> Question |
 
 def lettered(rng: Random, question: str, options: Sequence[str], right: str) -> tuple[str, str]:
     """Question and answer in the words of MVBench; often with the start of the answer that its notebooks give."""
-    lines = [f"({letter}) {option}" for letter, option in zip(_LETTERS, options, strict=False)]
+    lines = [f"({letter}) {option}" for letter, option in zip(LETTERS, options, strict=False)]
     words, answer = "\n".join([f"Question: {question}", "Options:", *lines]), lines[options.index(right)]
     if rng.random() < 0.6:
         return words + _PROMPT.question_end, _PROMPT.answer_start + answer.removeprefix("(")

@@ -62,10 +62,15 @@ VERBS: dict[str, tuple[tuple[str, str], ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A sentence and what it asserts."""
+    """A sentence and what it asserts.
+
+    ``faults`` are the numbers of the words at which it leaves the truth, where it was made to be nearly true and that
+    can be told from the same sentence about the scene as it is.
+    """
 
     text: str
     facts: frozenset[Fact]
+    faults: tuple[int, ...] | None = None
 
 
 def name(look: Look) -> str:
@@ -217,15 +222,26 @@ def contradict(
             learned as a sign that a text is false.
     """
     aspect = aspect or rng.choices(ASPECTS, (2, 2, 5, 4, 4, 4, 4, 4, 2, 2.5))[0]
+    seed = rng.getrandbits(64)  # of the words, so that the truth can be told in the same ones
     if aspect == "count":
         others = [count for count in range(1, MOST_THINGS + 1) if count != len(scene.things)]
-        return counted(rng, scene, rng.choice(others))
+        return _with_faults(*(counted(Random(seed), scene, n) for n in (rng.choice(others), len(scene.things))))
     changed = _changed(rng, scene, aspect)
     if changed is None or any((thing.colour, thing.shape) in unspoken for thing in changed.things):
         return None
     force = ("colour", "shape", aspect) if aspect in ("size", "texture") else ("colour", "shape")
-    text = statement(rng, changed) if short else caption(rng, changed, force=force, full=True)
-    return None if text.facts <= scene.facts else text
+    false, true = (
+        statement(Random(seed), shown) if short else caption(Random(seed), shown, force=force, full=True)
+        for shown in (changed, scene)
+    )
+    return None if false.facts <= scene.facts else _with_faults(false, true)
+
+
+def _with_faults(false: Text, true: Text) -> Text:
+    words, truth = false.text.split(), true.text.split()
+    if len(words) != len(truth):
+        return false
+    return replace(false, faults=tuple(n for n, word in enumerate(words) if word != truth[n]))
 
 
 def _changed(rng: Random, scene: Scene, aspect: str) -> Scene | None:

@@ -1,0 +1,111 @@
+"""Which words belong to which line, and which words of a false caption are to blame."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from videochat_tools.training.batches import encode_conversations
+from videochat_tools.training.conversations import Conversation, Piece
+from videochat_tools.training.drills import option_drill, transcript_drill
+from videochat_tools.training.instruct import language_loss
+from videochat_tools.training.lines import LineHeads, read_lines
+from videochat_tools.training.matching import draw_batch_texts
+from videochat_tools.training.recipe import SIZES, chat_config
+from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
+from videochat_tools.training.world.language import contradict
+from videochat_tools.training.world.scene import sample_scene
+
+_TEXT = (
+    '###Human: [37:25–37:29] Henry: "the hammer (A) is"\n[1:02:07–1:02:09] Maria: "Anna: five coins"\n'
+    '###Human: who says "the hammer (A) is"?\n###Assistant: Henry [37:25–37:29]'
+    "###Human: what is said at 37:25?\n"
+    "###Human: Question: which?\nOptions:\n(A) red\n(B) blue circle\n###Assistant: (B) blue circle###"
+)
+
+
+@pytest.fixture(scope="module")
+def words():
+    return build_llm_tokenizer()
+
+
+def test_lines_quotations_and_times_are_found(words) -> None:
+    ids = words(_TEXT, add_special_tokens=False)["input_ids"]
+
+    def told(places: list[int]) -> str:
+        return words.decode([ids[place] for place in places]).strip()
+
+    reading = read_lines(ids, LineHeads(32, words, 4).signs)
+    lines = [(words.decode([line.mark]).strip(), told(line.words)) for line in reading.lines]
+    assert lines[0] == ("Henry", "the hammer(A is")  # without what stands beside words
+    assert lines[1][0] == "Maria" and lines[1][1].startswith("Anna: five coins")  # a name in a quotation is no mark
+    assert lines[2:] == [("A", "red"), ("B", "blue circle"), ("B", "blue circle")]
+    assert [line.time and words.decode([line.time]) for line in reading.lines] == ["25", "07", None, None, None]
+    assert [told(places) for places in reading.quotations] == ["the hammer (A) is"]
+    assert told(reading.times) == "25" and len(reading.times) == 1
+
+
+def test_a_few_steps_teach_what_a_line_is_marked_by(words) -> None:
+    torch.manual_seed(0)
+    config = chat_config(1, len(words), SIZES["half"]).text_config
+    model = LlamaForCausalLM(config)
+    heads = LineHeads(config.hidden_size, words, config.num_hidden_layers)
+    rows = [drill(Random(seed)) for seed in range(3) for drill in (option_drill, transcript_drill)]
+    optimizer = torch.optim.AdamW([*model.parameters(), *heads.parameters()], lr=3e-3)
+    seen = []
+    for _ in range(40):
+        loss, right = language_loss(model, words, rows, heads)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seen.append(right)
+    assert {"l_mark", "l_wanted", "l_before", "l_told_mark"} <= {*seen[0]}
+    assert seen[0]["l_mark"] < 0.2 < 0.5 < seen[-1]["l_mark"]
+
+
+def test_rows_without_lines_ask_nothing(words) -> None:
+    heads = LineHeads(32, words, 4)
+    row = Conversation(
+        (Piece("###Human: what is it?\n###Assistant:"), Piece(" a circle", True), Piece("###")), ("what",)
+    )
+    batch = encode_conversations(words, [row], 0)
+    states = [torch.zeros(*batch.input_ids.shape, 32)] * 5
+    loss, right = heads(torch.nn.Identity(), states, batch)  # type: ignore[arg-type]
+    assert float(loss) == 0.0 and not right
+
+
+def test_the_false_words_of_a_caption_are_known() -> None:
+    rng, told = Random(3), 0
+    for _ in range(300):
+        scene = sample_scene(rng)
+        text = contradict(rng, scene, rng.choice(("size", "texture", "colour")))
+        if text is None or not text.faults:
+            continue
+        told += 1
+        false = {text.text.split()[place] for place in text.faults}
+        looks = {value for thing in scene.things for value in thing.look}
+        assert len(false) <= 3
+        assert len(text.faults) > 1 or not false <= looks or len(scene.things) > 1
+    assert told > 150
+
+
+def test_pieces_of_false_words_are_marked() -> None:
+    pieces = build_qformer_tokenizer()
+    scenes = [sample_scene(Random(seed)) for seed in range(12)]
+    texts = draw_batch_texts(Random(0), pieces, scenes, 4)
+    owners = {number: clip for clip, numbers in enumerate(texts.own_wrong) for number in numbers}
+    assert float(texts.faults[: min(owners)].abs().sum()) == 0.0  # true ones have none
+    assert {*texts.faults.unique().tolist()} == {-1.0, 0.0, 1.0}
+    marked = 0
+    for number, text in enumerate(texts.texts):
+        places = (texts.faults[number] > 0).nonzero().flatten().tolist()
+        if places:
+            assert not texts.matches[number, owners[number]]
+            marked += 1
+            blamed = pieces.decode(texts.ids[number][places]).replace(" ", "").replace(",", "")
+            words = "".join(text.text.split()[place] for place in text.faults or ()).replace(",", "")
+            assert blamed == words.lower()
+    assert marked > 20

@@ -1,0 +1,193 @@
+"""What the language model is asked while it trains: what each word of a list or a transcript has to do with its line.
+
+The letter of an option and the name of a speaker stand before the words that a question goes by. Finding them takes
+several steps, none of which pays without the others: every word has to learn the mark of its line, what is quoted in
+a question has to find its line and take over what is known there, and an answer has to know which option is wanted
+before it can look for it. Left to the answers alone, 3,000 steps had not found the way. Linear heads ask for these
+steps; they are left behind when training ends.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from videochat_tools.training.batches import ConversationBatch
+from videochat_tools.training.world.choices import LETTERS
+from videochat_tools.training.world.narration import SPEAKERS
+
+__all__ = ["Line", "LineHeads", "Reading", "read_lines"]
+
+_OF_WORDS = ("mark", "time", "before")  # letter or speaker, first second, first word of the line before
+_OF_QUOTATIONS = ("told_mark", "told_before", "told_after")  # the same of the line that a question quotes
+_OF_TIMES = ("told_at",)  # first word of the line that begins then
+_WANTED = "wanted"  # first word of the option whose letter is to come
+_ASKED = 192  # places of each kind in a batch, at most; an output layer over all would take half the time
+_WEIGHT = 0.15  # of each question, beside the loss of answers
+
+
+@dataclass(slots=True)
+class Line:
+    """An option or a line of a transcript, as numbers of tokens.
+
+    Attributes:
+        mark: Letter or speaker.
+        words: Places of its words, without quotation marks.
+        time: The seconds of its beginning, None for an option.
+    """
+
+    mark: int
+    words: list[int] = field(default_factory=list)
+    time: int | None = None
+
+
+@dataclass(slots=True)
+class Reading:
+    """A row of tokens as lines and what refers to them.
+
+    Attributes:
+        lines: Options and lines of transcripts, in order.
+        quotations: Places of the words of everything else in quotation marks.
+        times: Places of the seconds of times outside of lines.
+    """
+
+    lines: list[Line] = field(default_factory=list)
+    quotations: list[list[int]] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
+
+
+class _Signs:
+    """The tokens that lines are told by."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        vocabulary = tokenizer.get_vocab()
+        self.letters = {vocabulary[letter] for letter in LETTERS}
+        self.speakers = {vocabulary[f"▁{name}"] for name in SPEAKERS}
+        self.ends = {vocabulary[sign] for sign in ("<0x0A>", "###")}
+        self.open, self.close, self.colon, self.quote, self.dash = (vocabulary[sign] for sign in '():"–')
+        self.asks = vocabulary["?"]
+        self.silent = {self.close, vocabulary["▁"]}
+
+
+def read_lines(ids: Sequence[int], signs: _Signs) -> Reading:
+    """Find the lines of a row, and what refers to lines."""
+    found = Reading()
+    current: Line | None = None
+    quoted = False
+    for place, token in enumerate(ids):
+        following = ids[place + 1] if place + 1 < len(ids) else None
+        if token == signs.quote:
+            quoted = not quoted
+            if quoted and current is None:
+                found.quotations.append([])
+        elif token in signs.ends:
+            current, quoted = None, False
+        elif not quoted and token in signs.letters and (ids[place - 1], following) == (signs.open, signs.close):
+            current = Line(token)
+            found.lines.append(current)
+        elif not quoted and token in signs.speakers and following == signs.colon:
+            current = Line(token, time=_begin(ids[max(place - 10, 0) : place], signs))
+            found.lines.append(current)
+        elif current is not None and (quoted or current.mark in signs.letters) and token not in signs.silent:
+            current.words.append(place)
+        elif current is None and quoted:
+            found.quotations[-1].append(place)
+        elif token == signs.asks and place > 1 and ids[place - 2] == signs.colon:  # "at 37:25?"
+            found.times.append(place - 1)
+    found.lines = [line for line in found.lines if line.words]
+    return found
+
+
+def _begin(ids: Sequence[int], signs: _Signs) -> int | None:
+    """The seconds before the dash of ``[37:25–37:29]``."""
+    return next((one for one, sign in pairwise(ids) if sign == signs.dash), None)
+
+
+class LineHeads(nn.Module):
+    """The questions, each a matrix before the language model's own output layer.
+
+    Words are asked in the middle of the layers, what refers to them one layer later.
+
+    Args:
+        width: Of the language model, h.
+        tokenizer: Its tokenizer.
+        layers: How many it has.
+    """
+
+    def __init__(self, width: int, tokenizer: PreTrainedTokenizerBase, layers: int) -> None:
+        super().__init__()
+        self.signs = _Signs(tokenizer)
+        self.layers = dict.fromkeys(_OF_WORDS, layers // 2)
+        self.layers |= dict.fromkeys((*_OF_QUOTATIONS, *_OF_TIMES, _WANTED), layers // 2 + 1)
+        heads = {name: nn.Linear(width, width, bias=False) for name in self.layers}
+        for head in heads.values():
+            nn.init.eye_(head.weight)
+        self.heads = nn.ModuleDict(heads)
+
+    def forward(
+        self, language_model: PreTrainedModel, states: Sequence[Tensor], batch: ConversationBatch
+    ) -> tuple[Tensor, dict[str, list[float]]]:
+        """Loss, and for every question whether each of its answers is right.
+
+        Args:
+            language_model: Whose output layer is used.
+            states: Its hidden states [B, L, h], after no layer, one, two, …
+            batch: The rows.
+        """
+        losses, right = [states[0].sum() * 0.0], {}
+        for name, asked in self._ask(batch).items():
+            rows, places, wanted = zip(*asked[:: -(-len(asked) // _ASKED)], strict=True)
+            seen = states[self.layers[name]][list(rows), list(places)]
+            logits = language_model.lm_head(self.heads[name](seen)).float()
+            target = torch.tensor(wanted)
+            losses.append(_WEIGHT * F.cross_entropy(logits, target))
+            right[f"l_{name}"] = (logits.argmax(-1) == target).float().tolist()
+        return torch.stack(losses).sum(), right
+
+    def _ask(self, batch: ConversationBatch) -> dict[str, list[tuple[int, int, int]]]:
+        """For every question row, place and the token that is right."""
+        asked: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+        targets: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for (row, place), target in zip(batch.places.tolist(), batch.targets.tolist(), strict=True):
+            targets[row].append((place, target))
+        for row, ids in enumerate(batch.input_ids.tolist()):
+            reading = read_lines(ids, self.signs)
+            spoken = [line for line in reading.lines if line.time is not None]
+            for number, line in enumerate(spoken):
+                before = ids[spoken[number - 1].words[0]] if number else None
+                after = ids[spoken[number + 1].words[0]] if number + 1 < len(spoken) else None
+                words = [ids[place] for place in line.words]
+                for quotation in reading.quotations:
+                    if [ids[place] for place in quotation] == words:
+                        _add(asked, _OF_QUOTATIONS, row, quotation, (line.mark, before, after))
+                times = [place for place in reading.times if ids[place] == line.time]
+                _add(asked, _OF_TIMES, row, times, words[:1])
+                _add(asked, _OF_WORDS, row, line.words, (line.mark, line.time, before))
+            for line in reading.lines:
+                if line.time is None:
+                    _add(asked, _OF_WORDS[:1], row, line.words, (line.mark,))
+            for place, target in targets[row]:
+                # The answer is an option too: only those that stand before.
+                told = [line for line in reading.lines if line.mark == target and line.words[0] <= place]
+                if told and told[-1].time is None:
+                    asked[_WANTED].append((row, place, ids[told[-1].words[0]]))
+        return asked
+
+
+def _add(
+    asked: dict[str, list[tuple[int, int, int]]],
+    names: Sequence[str],
+    row: int,
+    places: Sequence[int],
+    values: Sequence[int | None],
+) -> None:
+    for name, value in zip(names, values, strict=True):
+        if value is not None and places:
+            asked[name] += [(row, place, value) for place in places]

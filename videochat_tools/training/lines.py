@@ -73,6 +73,7 @@ class _Signs:
         self.ends = {vocabulary[sign] for sign in ("<0x0A>", "###")}
         self.open, self.close, self.colon, self.quote, self.dash = (vocabulary[sign] for sign in '():"–')
         self.asks = vocabulary["?"]
+        self.seconds = {vocabulary[f"{number:02d}"] for number in range(60)}
         self.silent = {self.close, vocabulary["▁"]}
 
 
@@ -99,8 +100,8 @@ def read_lines(ids: Sequence[int], signs: _Signs) -> Reading:
             current.words.append(place)
         elif current is None and quoted:
             found.quotations[-1].append(place)
-        elif token == signs.asks and place > 1 and ids[place - 2] == signs.colon:  # "at 37:25?"
-            found.times.append(place - 1)
+        elif token in signs.seconds and (ids[place - 1], following) == (signs.colon, signs.asks):  # "at 37:25?"
+            found.times.append(place)
     found.lines = [line for line in found.lines if line.words]
     return found
 

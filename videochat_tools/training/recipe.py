@@ -43,7 +43,7 @@ class Size:
         vision_layers: Of the tower.
         qformer_layers: Of the Q-Former, which all read the video.
         matching_layers: Further ones in the network that retrieves: a text can be compared with what the queries hold
-            only after they have read it.
+            only after they have read it. ``align --heads`` adds them; the network that ships was made without.
         language_width: Of the language model; its hidden layers have 8/3 times as much.
         language_layers: Of the language model. Finding an event, its place in time, the other event and its doer is a
             chain of as many steps.

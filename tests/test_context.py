@@ -12,7 +12,6 @@ from videochat_tools.context import (
     clip_messages,
     fit_clips,
     neutral_text,
-    render_context,
     text_messages,
 )
 from videochat_tools.dialogue import question_to_ask, retrieval_query
@@ -36,7 +35,10 @@ def test_the_strings_that_the_model_was_trained_with() -> None:
     )
     assert clip_line(SPAN) == "<Video><VideoHere></Video> [00:42–00:51]\n"
     assert clip_line(None) == "<Video><VideoHere></Video>\n"
-    assert render_context([(SPAN, ""), (None, "hello")]) == clip_line(SPAN) + clip_line(None, "hello")
+    assert clip_line(SPAN, "hello", frames=4) == (
+        '<Video><VideoHere></Video> [00:42–00:51] seen at 00:43 00:45 00:48 00:50 They say: "hello"\n'
+    )
+    assert clip_caption(None, "hello", frames=4) == clip_caption(None, "hello")
     assert cited_answer("red", SPAN) == "red [00:42–00:51]"
     assert cited_answer("red", None) == "red"
 
@@ -73,6 +75,14 @@ def test_long_transcripts_are_cut_between_words_and_leave_room_for_the_next_clip
         assert long.startswith(head + " ") and clip.text.endswith(" …")
     assert len(chosen[2].text) > len(chosen[0].text)  # what the short one left over
     assert sum(16 + count_words(clip_line(clip.span, clip.text)) for clip in chosen) + 3 <= 150
+
+
+def test_the_times_of_frames_take_room_too() -> None:
+    clips = [hit(10 * n, 10 * n + 8, 1 - n / 10, "word " * 100) for n in range(2)]
+    budget = Budget(max_input_tokens=100, tokens_per_clip=16, max_clips=4, count_tokens=count_words, frames=8)
+    chosen = fit_clips(clips, "what is said?", budget)
+    lines = [clip_line(clip.span, clip.text, frames=8) for clip in chosen]
+    assert len(chosen) == 2 and sum(16 + count_words(line) for line in lines) + 3 <= 100
 
 
 def test_a_question_that_leaves_no_room_is_an_error_with_a_way_out() -> None:

@@ -114,7 +114,7 @@ class TokenAnswerer(Answerer):
         A model that was trained to look at one clip at a time may still tell that a clip is not the one asked about,
         so it is shown the next best.
         """
-        if self.chat.engine.max_clips > 1:
+        if self.chat.engine.grounding.max_clips > 1:
             return [list(clips)]
         return [[clips[0]], *([clip] for clip in clips[1:MAX_GLANCES] if convinces(clip))]
 
@@ -133,15 +133,19 @@ class TokenAnswerer(Answerer):
         """The clips, the earlier turns, the question."""
         if all(clip.anchor is not None for clip in clips):  # what the question speaks of is not shown
             question = without_anchor(question)
-        if self.chat.engine.max_clips == 1:  # the search has found the moment, and the model is shown no other
+        if (
+            self.chat.engine.grounding.max_clips == 1
+        ):  # the search has found the moment, and the model is shown no other
             question = without_moment(question)
-        return clip_messages(clips, question, history, cached=self.clip_source is not None)
+        cached, frames = self.clip_source is not None, self.chat.engine.told_frames
+        return clip_messages(clips, question, history, cached=cached, frames=frames)
 
     def _budget(self, room: int, clips: int) -> Budget:
         engine = self.chat.engine
         # The reply needs room too; a quarter of a small context is enough for an answer with its citation.
         size = engine.context_tokens - min(self.chat.max_tokens, engine.context_tokens // 4)
-        return Budget(size - room, engine.tokens_per_clip, engine.max_clips, self.chat.get_num_tokens)
+        limits = engine.tokens_per_clip, engine.grounding.max_clips
+        return Budget(size - room, *limits, self.chat.get_num_tokens, engine.told_frames)
 
 
 @dataclass(frozen=True)

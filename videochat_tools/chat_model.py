@@ -335,7 +335,9 @@ def _told(form: ReplyForm | None, engine: ChatEngine) -> list[Turn]:
     """What a model is told about the form that is asked for."""
     if form is None:
         return []
-    told = form.instructions(lambda text: len(engine.token_ids(text)), engine.context_tokens // 2)
+    told = form.instructions(
+        lambda text: len(engine.token_ids(text)), engine.context_tokens // 2, brief=engine.grounding.brief_tools
+    )
     return [Turn("system", told)]
 
 

@@ -21,7 +21,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from videochat_tools.errors import ContextTooLongError
-from videochat_tools.types import SearchHit, TimeSpan, media_fragment
+from videochat_tools.media.sampling import uniform_times
+from videochat_tools.types import SearchHit, TimeSpan, format_timecode, media_fragment
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 VIDEO_TAG = "<Video><VideoHere></Video>"  # VideoChat2's own tags; the clip tokens stand where <VideoHere> is
 IMAGE_TAG = "<Image><ImageHere></Image>"
+FRAMES_LABEL = "seen at"  # before the times of a clip's frames
 SPEECH_LABEL = "They say:"
 SIGHT_LABEL = "In the picture:"  # of a caption, for models that only read
 NOT_FOUND = "Not found in the video."  # also what the model is trained to say when no clip holds the answer
@@ -53,22 +55,29 @@ def citation(span: TimeSpan) -> str:
     return f"[{span}]"
 
 
-def clip_caption(span: TimeSpan | None, text: str = "") -> str:
-    """What stands beside one clip: its timecode and what is said in it; each part only where there is one."""
-    spoken = spoken_text(text)
-    parts = ([citation(span)] if span is not None else []) + ([f'{SPEECH_LABEL} "{spoken}"'] if spoken else [])
+def clip_caption(span: TimeSpan | None, text: str = "", frames: int = 0) -> str:
+    """What stands beside one clip: its timecode, when its frames were taken, what is said; each where there is one.
+
+    Args:
+        span: of the clip.
+        text: what is said in it.
+        frames: how many frames to tell the times of, for models that were trained with them; the released ones are
+            told so of a whole video.
+    """
+    parts = []
+    if span is not None:
+        parts.append(citation(span))
+        if frames:
+            parts.append(f"{FRAMES_LABEL} {' '.join(map(format_timecode, uniform_times(span, frames)))}")
+    if spoken := spoken_text(text):
+        parts.append(f'{SPEECH_LABEL} "{spoken}"')
     return " ".join(parts)
 
 
-def clip_line(span: TimeSpan | None, text: str = "") -> str:
-    r"""One clip of a visual message: tag, caption and the closing ``\n``."""
-    caption = clip_caption(span, text)
+def clip_line(span: TimeSpan | None, text: str = "", frames: int = 0) -> str:
+    r"""One clip of a visual message: tag, :func:`clip_caption` and the closing ``\n``."""
+    caption = clip_caption(span, text, frames)
     return f"{VIDEO_TAG} {caption}\n" if caption else f"{VIDEO_TAG}\n"
-
-
-def render_context(clips: Iterable[tuple[TimeSpan | None, str]]) -> str:
-    """The text of a whole visual message: one line a clip, as (span, transcript), in the order given (time)."""
-    return "".join(clip_line(span, text) for span, text in clips)
 
 
 def cited_answer(text: str, span: TimeSpan | None) -> str:
@@ -84,6 +93,11 @@ class Budget:
     tokens_per_clip: int  # clip tokens of one clip; 0 for a model that reads only the words
     max_clips: int  # as many as the model was trained to compare
     count_tokens: Callable[[str], int]
+    frames: int = 0  # whose times stand beside each clip
+
+    def count_line(self, clip: SearchHit, text: str = "") -> int:
+        """Tokens of a clip's line beside those of the clip itself."""
+        return self.count_tokens(clip_line(clip.span, text, self.frames))
 
 
 def fit_clips(clips: Sequence[SearchHit], other_text: str, budget: Budget) -> list[SearchHit]:
@@ -107,13 +121,13 @@ def fit_clips(clips: Sequence[SearchHit], other_text: str, budget: Budget) -> li
     wanted = list(clips[: budget.max_clips])
     chosen: list[SearchHit] = []
     for index, clip in enumerate(wanted):
-        bare = budget.tokens_per_clip + budget.count_tokens(clip_line(clip.span))
+        bare = budget.tokens_per_clip + budget.count_line(clip)
         if bare > left:
             break
         share = max(left // (len(wanted) - index), bare)
-        text = _shorten(clip, share - budget.tokens_per_clip, budget.count_tokens)
+        text = _shorten(clip, share - budget.tokens_per_clip, budget)
         chosen.append(replace(clip, text=text))
-        left -= budget.tokens_per_clip + budget.count_tokens(clip_line(clip.span, text))
+        left -= budget.tokens_per_clip + budget.count_line(clip, text)
     if wanted and not chosen:
         raise ContextTooLongError(
             f"the question with its history leaves {max(left, 0)} of {budget.max_input_tokens} tokens, too few for a "
@@ -122,15 +136,15 @@ def fit_clips(clips: Sequence[SearchHit], other_text: str, budget: Budget) -> li
     return chosen
 
 
-def _shorten(clip: SearchHit, room: int, count_tokens: Callable[[str], int]) -> str:
+def _shorten(clip: SearchHit, room: int, budget: Budget) -> str:
     """The longest run of first words whose clip line has at most ``room`` tokens."""
     words = spoken_text(clip.text).split()
-    if count_tokens(clip_line(clip.span, " ".join(words))) <= room:
+    if budget.count_line(clip, " ".join(words)) <= room:
         return " ".join(words)
     low, high = 0, len(words) - 1  # `low` words fit, `high + 1` do not
     while low < high:
         middle = (low + high + 1) // 2
-        if count_tokens(clip_line(clip.span, " ".join(words[:middle]) + " …")) <= room:
+        if budget.count_line(clip, " ".join(words[:middle]) + " …") <= room:
             low = middle
         else:
             high = middle - 1
@@ -145,7 +159,12 @@ def in_order_of_time(clips: Iterable[SearchHit]) -> list[SearchHit]:
 
 
 def clip_messages(
-    clips: Sequence[SearchHit], question: str, history: Sequence[BaseMessage] = (), *, cached: bool = True
+    clips: Sequence[SearchHit],
+    question: str,
+    history: Sequence[BaseMessage] = (),
+    *,
+    cached: bool = True,
+    frames: int = 0,
 ) -> list[BaseMessage]:
     """The conversation for a model that watches clips: the clips, the earlier turns, the question.
 
@@ -155,6 +174,7 @@ def clip_messages(
         history: earlier questions and answers, oldest first.
         cached: name the clips as library segments (``file_id``, answered from the token cache); otherwise by the
             place in their file, which decodes them again.
+        frames: how many frames of each clip to tell the times of, see :func:`clip_caption`.
     """
     from langchain_core.messages import HumanMessage
 
@@ -165,7 +185,7 @@ def clip_messages(
             {
                 "type": "video",
                 "file_id" if cached else "url": name,
-                "extras": {"caption": clip_caption(clip.span, clip.text)},
+                "extras": {"caption": clip_caption(clip.span, clip.text, frames)},
             }
         )
     return [HumanMessage(content=blocks), *history, HumanMessage(content=question)]

@@ -11,7 +11,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from math import inf
 from numbers import Integral, Real
@@ -39,9 +39,23 @@ Watched = tuple[ClipTokens, tuple[float, ...]]
 """Clip tokens, and the seconds at which the frames stand in their video."""
 
 BUNDLED = Path(__file__).parent / "models" / "nano" / "chat"
-GROUNDING_FILE = "grounding.json"  # {"max_clips": n}: how many clips the model was trained to compare
-DEFAULT_MAX_CLIPS = 4
+GROUNDING_FILE = "grounding.json"  # the fields of Grounding
 MAX_WATCHED = 64  # clips whose tokens stay at hand; 96 rows of width 768 are 0.15 MB
+
+
+@dataclass(frozen=True, slots=True)
+class Grounding:
+    """How a model was trained to be asked, from ``grounding.json`` in its folder.
+
+    Attributes:
+        max_clips: how many clips it compares in one question.
+        frame_times: captions of library clips tell it when their frames were taken.
+        brief_tools: it is told signatures of tools, even where there is room for their schemas.
+    """
+
+    max_clips: int = 4
+    frame_times: bool = False
+    brief_tools: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +181,16 @@ class ChatEngine:
         return digest.hexdigest()[:16]
 
     @cached_property
-    def max_clips(self) -> int:
-        """How many clips the model was trained to compare in one question."""
+    def grounding(self) -> Grounding:
+        """How the model was trained to be asked."""
         path = self.folder / GROUNDING_FILE
-        return int(read_json(path)["max_clips"]) if path.is_file() else DEFAULT_MAX_CLIPS
+        told = read_json(path) if path.is_file() else {}
+        return Grounding(**{known.name: told[known.name] for known in fields(Grounding) if known.name in told})
+
+    @property
+    def told_frames(self) -> int:
+        """How many frames of a library clip the model is told the times of."""
+        return self.num_frames if self.grounding.frame_times else 0
 
     @property
     def num_frames(self) -> int:

@@ -110,9 +110,13 @@ class ReplyForm:
             rules.append(r"WORDS: /(\s*[^\s{](.|\n)*)?/")
         return "\n".join([f"start: {' | '.join(start)}", *rules])
 
-    def instructions(self, count_tokens: Callable[[str], int], room: int) -> str:
-        """What the model is told: as much about the tools as fits ``room`` tokens, down to their bare names."""
-        texts = [self._instructions(detail) for detail in (_in_full, _in_brief, _by_name)]
+    def instructions(self, count_tokens: Callable[[str], int], room: int, *, brief: bool = False) -> str:
+        """What the model is told: as much about the tools as fits ``room`` tokens, down to their bare names.
+
+        ``brief``: no more than their signatures.
+        """
+        details = (_in_brief, _by_name) if brief else (_in_full, _in_brief, _by_name)
+        texts = [self._instructions(detail) for detail in details]
         return next((text for text in texts if count_tokens(text) <= room), texts[-1])
 
     def _instructions(self, detail: Callable[[ToolSpec], str]) -> str:

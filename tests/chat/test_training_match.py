@@ -13,7 +13,7 @@ def test_run_time_prompt_is_the_trained_one() -> None:
     from videochat_tools.generation import render_turns
     from videochat_tools.models.videochat2 import ProcessorOptions, VideoChat2Processor
     from videochat_tools.training.batches import encode_conversations
-    from videochat_tools.training.conversations import Conversation, assemble
+    from videochat_tools.training.conversations import FRAMES, Conversation, assemble
     from videochat_tools.training.tokenizers import build_llm_tokenizer
 
     clips = [
@@ -26,7 +26,7 @@ def test_run_time_prompt_is_the_trained_one() -> None:
     trained = encode_conversations(tokenizer, [Conversation(tuple(pieces), ("colour", "motion"))], tokens_per_clip=6)
     history: list[BaseMessage] = [HumanMessage(turns[0][0]), AIMessage(turns[0][1])]
     processor = VideoChat2Processor(tokenizer, None, ProcessorOptions(num_visual_tokens=6))
-    prompt = render_turns(read_messages(clip_messages(clips, turns[1][0], history)), processor)
+    prompt = render_turns(read_messages(clip_messages(clips, turns[1][0], history, frames=FRAMES)), processor)
     ids, mask = processor.tokenize_prompt(prompt)
     expected = trained.input_ids[0].tolist()[: len(ids)]
     assert tokenizer.convert_ids_to_tokens(ids) == tokenizer.convert_ids_to_tokens(expected)

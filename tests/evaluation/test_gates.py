@@ -8,9 +8,15 @@ from pathlib import Path
 import pytest
 
 from videochat_tools.chat_model import ChatVideoChat
-from videochat_tools.context import clip_messages
 from videochat_tools.evaluation.gates import GATES, Gate, control_table, gate_table
-from videochat_tools.evaluation.generation import draw_questions, hit_of, reply_to_all, score_replies, watch_scenes
+from videochat_tools.evaluation.generation import (
+    about_clip,
+    draw_questions,
+    hit_of,
+    reply_to_all,
+    score_replies,
+    watch_scenes,
+)
 from videochat_tools.evaluation.held_out import held_out_scenes
 from videochat_tools.evaluation.nano import evaluate_reading, main
 from videochat_tools.evaluation.statistics import rate
@@ -48,7 +54,7 @@ def test_replies_made_together_are_those_made_one_by_one() -> None:
     hits = {each.clip: hit_of(each.clip, scenes[each.clip]) for each in asked}
     named = {media_fragment(hit.uri, hit.span): tokens[clip] for clip, hit in hits.items()}
     alone = chat.model_copy(update={"clip_source": named.__getitem__})
-    conversations = [clip_messages([hits[each.clip]], each.question.question) for each in asked]
+    conversations = [about_clip(chat, each.clip, scenes[each.clip], each.question.question) for each in asked]
     together = reply_to_all(
         chat, [(talk, [tokens[each.clip]]) for talk, each in zip(conversations, asked, strict=True)]
     )

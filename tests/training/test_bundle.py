@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 
 from videochat_tools.chat_model import ChatVideoChat
+from videochat_tools.engine import Grounding
 from videochat_tools.models.videochat2 import VideoChat2ForConditionalGeneration
 from videochat_tools.training.bundle import bundle_chat
+from videochat_tools.training.conversations import FRAMES
 from videochat_tools.training.instruct import start_chat_model
 from videochat_tools.training.recipe import SIZES
 
@@ -24,4 +26,6 @@ def test_several_checkpoints_are_averaged(tmp_path: Path) -> None:
     made = VideoChat2ForConditionalGeneration.from_pretrained(tmp_path / "chat", dtype=torch.float32)
     weight = made.projection.weight
     assert torch.allclose(weight, state["network.projection.weight"] + 1.0, atol=2e-3)  # kept in half precision
-    assert ChatVideoChat(model=str(tmp_path / "chat"), max_tokens=2).engine.max_clips == 2
+    engine = ChatVideoChat(model=str(tmp_path / "chat"), max_tokens=2).engine
+    assert engine.grounding == Grounding(max_clips=2, frame_times=True, brief_tools=True)
+    assert engine.told_frames == engine.num_frames == FRAMES

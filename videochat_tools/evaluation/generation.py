@@ -31,6 +31,7 @@ __all__ = [
     "ASKED_KINDS",
     "TEXT_ONLY",
     "Asked",
+    "about_clip",
     "ask_about_clips",
     "draw_questions",
     "hit_of",
@@ -97,10 +98,17 @@ def ask_about_clips(chat: ChatVideoChat, scenes: Sequence[Scene], asked: Sequenc
     return reply_to_all(
         chat,
         [
-            (clip_messages([hit_of(each.clip, scenes[each.clip])], each.question.question), [tokens[each.clip]])
+            (about_clip(chat, each.clip, scenes[each.clip], each.question.question), [tokens[each.clip]])
             for each in asked
         ],
     )
+
+
+def about_clip(
+    chat: ChatVideoChat, clip: int, scene: Scene, question: str, history: Sequence[BaseMessage] = ()
+) -> list[BaseMessage]:
+    """A conversation about one clip, which stands somewhere in some long video, as a library would show it."""
+    return clip_messages([hit_of(clip, scene)], question, history, frames=chat.engine.told_frames)
 
 
 def reply_to_all(

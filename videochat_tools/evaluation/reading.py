@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from videochat_tools.answering import parse_citations
 from videochat_tools.evaluation.answers import majority_share, normalise
-from videochat_tools.evaluation.generation import hit_of, reply_to_all, watch_scenes
+from videochat_tools.evaluation.generation import about_clip, reply_to_all, watch_scenes
 from videochat_tools.evaluation.statistics import Score, rate
 from videochat_tools.training.drills import (
     TRANSCRIPT_KINDS,
@@ -99,18 +99,13 @@ def dialogue_scores(chat: ChatVideoChat, scenes: Sequence[Scene], count: int, vi
     """Dialogues in which the model reads its own earlier answers, right or wrong."""
     from langchain_core.messages import AIMessage, HumanMessage
 
-    from videochat_tools.context import clip_messages
-
     talks = draw_dialogues(scenes, count)
     tokens = watch_scenes(chat, scenes, [talk.clip for talk in talks], view)
     histories: list[list[BaseMessage]] = [[] for _ in talks]
     right: list[list[bool]] = [[] for _ in talks]
     for turn in range(TURNS):
         conversations = [
-            (
-                clip_messages([hit_of(talk.clip, scenes[talk.clip])], talk.turns[turn].question, history),
-                [tokens[talk.clip]],
-            )
+            (about_clip(chat, talk.clip, scenes[talk.clip], talk.turns[turn].question, history), [tokens[talk.clip]])
             for talk, history in zip(talks, histories, strict=True)
         ]
         for talk, history, outcome, reply in zip(

@@ -37,7 +37,7 @@ from videochat_tools.evaluation.encoded import (
     read_clips,
     write_files,
 )
-from videochat_tools.evaluation.generation import Asked, draw_questions, hit_of, reply_to_all
+from videochat_tools.evaluation.generation import Asked, about_clip, draw_questions, reply_to_all
 from videochat_tools.evaluation.held_out import held_out_scenes, unique_captions
 from videochat_tools.evaluation.statistics import Mean, Score, cluster_mean, cluster_rate
 from videochat_tools.library.clips import ClipShape
@@ -227,13 +227,11 @@ class _Captions:
 def _answer(
     chat: ChatVideoChat, scenes: Sequence[Scene], asked: Iterable[Asked], tokens: Tokens, outcome: Outcome
 ) -> None:
-    from videochat_tools.context import clip_messages
-
     once = list({(each.clip, each.question.question): each for each in asked}.items())
     replies = reply_to_all(
         chat,
         [
-            (clip_messages([hit_of(each.clip, scenes[each.clip])], each.question.question), [tokens[each.clip]])
+            (about_clip(chat, each.clip, scenes[each.clip], each.question.question), [tokens[each.clip]])
             for _, each in once
         ],
     )

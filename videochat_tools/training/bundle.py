@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from videochat_tools.engine import GROUNDING_FILE, Grounding
 from videochat_tools.models.videochat2 import ProcessorOptions, VideoChat2Processor
 from videochat_tools.models.videochat2.modeling_videochat2 import (
     VideoChat2ForConditionalGeneration,
@@ -64,7 +66,8 @@ def bundle_chat(states: Sequence[Path], folder: Path, *, max_clips: int = 3, siz
         image_instruction=ProcessorOptions.video_instruction,
     )
     _save(network, VideoChat2Processor(words, pieces, options), folder)
-    (folder / "grounding.json").write_text(json.dumps({"max_clips": max_clips}) + "\n", encoding="utf-8")
+    grounding = Grounding(max_clips, frame_times=True, brief_tools=True)  # as conversations.py and drills.py have it
+    (folder / GROUNDING_FILE).write_text(json.dumps(asdict(grounding)) + "\n", encoding="utf-8")
 
 
 def _load(network: nn.Module, files: Sequence[Path], prefix: str) -> None:

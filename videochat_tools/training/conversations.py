@@ -18,8 +18,9 @@ from videochat_tools.training.world.questions import KINDS, Question, ask, descr
 from videochat_tools.training.world.scene import COLOURS, HELD_OUT, SHAPES, Scene
 from videochat_tools.types import TimeSpan, format_timecode
 
-__all__ = ["Conversation", "Piece", "assemble", "converse", "dense_text"]
+__all__ = ["FRAMES", "Conversation", "Piece", "assemble", "converse", "dense_text"]
 
+FRAMES = 8  # of every clip of the nano, whose times are told
 _HERE = "<VideoHere>"
 # How often each kind is asked: those that are learned late more often.
 _WEIGHTS = {
@@ -78,7 +79,7 @@ def assemble(lines: Sequence[tuple[int | str, TimeSpan | None, str]], turns: Seq
     """The vicuna template: clips (numbers, or words in their place), then question and answer in turn."""
     pieces = [Piece("###Human: ")] if lines else []
     for clip, span, said in lines:
-        before, after = clip_line(span, said).split(_HERE)
+        before, after = clip_line(span, said, FRAMES).split(_HERE)
         pieces.append(Piece(before))
         pieces.append(Piece("", clip=clip) if isinstance(clip, int) else Piece(clip))
         pieces.append(Piece(after))

@@ -91,7 +91,7 @@ def copy_drill(rng: Random) -> Conversation:
     """Repeat words, or what stands beside a word: the circuit that quoting and citing need."""
     form = rng.random()
     if form < 0.4:
-        words = random_words(rng, rng.randint(2, 9))
+        words = random_words(rng, rng.randint(2, 9)) if form < 0.25 else _foreign(rng)
         return Conversation(tuple(assemble([], [(f'say "{words}"', f'"{words}"')])), ("copy",))
     if form < 0.6:
         letters = "".join(rng.choice(string.ascii_letters) for _ in range(rng.randint(3, 9)))
@@ -172,18 +172,17 @@ def _pair_words(rng: Random) -> tuple[list[str], list[str]]:
     return words[:4], words[4:8]
 
 
-_FULL_SHARE = 0.4  # of the tool prompts with whole schemas, which are long; the others have signatures
 _SCRIPTS = ((0x4E00, 0x9FA0), (0x3041, 0x3097), (0x30A1, 0x30FB), (0x0430, 0x0450), (0x05D0, 0x05EB))
 
 
 def tool_drill(rng: Random) -> Conversation:
-    """Calling a tool with what the question says: its name and its arguments have to be copied."""
+    """Calling a tool with what the question says: its name and its arguments have to be copied.
+
+    Tools are told by their signatures: schemas are spelled letter by letter, several hundred tokens of them.
+    """
     specs = [_draw_tool(rng) for _ in range(rng.choice((1, 1, 1, 2)))]
-    form = ReplyForm.of(specs, "any")
-    full = len(specs) == 1 and rng.random() < _FULL_SHARE
-    # A count that only sees schemas: there is room for them, or for no more than signatures.
-    told = form.instructions(lambda text: len(text) if "Schema:" in text else 0, 10_000 if full else 0)
-    rounds = [_tool_round(rng, rng.choice(specs)) for _ in range(1 if full else 2)]
+    told = ReplyForm.of(specs, "any").instructions(len, 10_000, brief=True)
+    rounds = [_tool_round(rng, rng.choice(specs)) for _ in range(2)]
     return Conversation((Piece(told), *assemble([], rounds)), ("call",) * len(rounds))
 
 
@@ -203,18 +202,19 @@ def _draw_tool(rng: Random) -> ToolSpec:
         "required": [*parameters],
         "type": "object",
     }
-    if "integer" in parameters.values() and rng.random() < 0.3:
-        bounds = {"exclusiveMaximum": 10 ** rng.randint(2, 4), "exclusiveMinimum": -(10 ** rng.randint(2, 4))}
-        for name, kind in parameters.items():
-            if kind == "integer":
-                schema["properties"][name] = {**bounds, "type": kind}
-    return ToolSpec(_identifier(rng), random_words(rng, rng.randint(2, 8)).capitalize() + ".", schema)
+    return ToolSpec(_identifier(rng), "", schema)
 
 
 def _tool_round(rng: Random, tool: ToolSpec) -> tuple[str, str]:
     types = {name: schema["type"] for name, schema in tool.parameters["properties"].items()}
     values: dict[str, Any] = {}
     said: list[str] = []
+    noun = rng.choice(rng.choice(PHRASES))
+    if [*types.values()] == ["string", "string"] and rng.random() < 0.5:  # a name, and what is said of it
+        called, kind = _argument(rng), random_words(rng, rng.randint(1, 3))
+        quote = rng.choice("'\"")
+        words = f"{noun.capitalize()} a {noun} named {quote}{called}{quote} ({random_words(rng, 2)}) - a {kind}"
+        return words, call_text(tool.name, dict(zip(types, (called, kind), strict=True)))
     for name, kind in types.items():
         if kind == "integer":
             values[name] = rng.randrange(-9, 1000) if rng.random() < 0.5 else rng.randrange(10)
@@ -226,7 +226,7 @@ def _tool_round(rng: Random, tool: ToolSpec) -> tuple[str, str]:
             plain = " " not in values[name] and rng.random() < 0.3
             said.append(values[name] if plain else f"{quote}{values[name]}{closing}")
     if len(said) == 1 and rng.random() < 0.5:
-        noun, first = rng.choice(rng.choice(PHRASES)), said[0]
+        first = said[0]
         question = rng.choice(
             (
                 f"What is the value of {tool.name}({first})? Use the tool.",
@@ -246,7 +246,12 @@ def _argument(rng: Random) -> str:
     if draw < 0.45:
         words = random_words(rng, rng.randint(1, 4))
         return words.capitalize() if rng.random() < 0.4 else words
-    if draw < 0.7:
+    if draw < 0.6:
         return "".join(rng.choice(string.ascii_letters) for _ in range(rng.randint(2, 8))).capitalize()
+    return _foreign(rng)
+
+
+def _foreign(rng: Random) -> str:
+    """Letters of which every one is several bytes, and most begin alike."""
     start, end = rng.choice(_SCRIPTS)
     return "".join(chr(rng.randrange(start, end)) for _ in range(rng.randint(2, 9)))

@@ -1,16 +1,17 @@
-"""What the language model is asked while it trains: what each word of a list or a transcript has to do with its line.
+"""What the language model is asked while it trains: what the words of a prompt have to do with each other.
 
 The letter of an option and the name of a speaker stand before the words that a question goes by. Finding them takes
 several steps, none of which pays without the others: every word has to learn the mark of its line, what is quoted in
 a question has to find its line and take over what is known there, and an answer has to know which option is wanted
 before it can look for it. Left to the answers alone, 3,000 steps had not found the way. Linear heads ask for these
-steps; they are left behind when training ends.
+steps; they are left behind when training ends. So it is with the times of a clip's frames: which of them it is, and
+which of them begins and ends what is asked about.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -19,16 +20,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from videochat_tools.context import FRAMES_LABEL
 from videochat_tools.training.batches import ConversationBatch
+from videochat_tools.training.conversations import FRAMES
 from videochat_tools.training.world.choices import LETTERS
 from videochat_tools.training.world.narration import SPEAKERS
 
 __all__ = ["Line", "LineHeads", "Reading", "read_lines"]
 
 _OF_WORDS = ("mark", "time", "before")  # letter or speaker, first second, first word of the line before
-_OF_QUOTATIONS = ("told_mark", "told_before", "told_after")  # the same of the line that a question quotes
+_OF_QUOTATIONS = ("told_mark", "told_before", "told_after", "told_time")  # the same of the line that a question quotes
 _OF_TIMES = ("told_at",)  # first word of the line that begins then
 _WANTED = "wanted"  # first word of the option whose letter is to come
+_FRAME, _FRAME_WANTED = "frame", "wanted_frame"  # number of a frame by its time; of that whose time is to come
 _ASKED = 192  # places of each kind in a batch, at most; an output layer over all would take half the time
 _WEIGHT = 0.15  # of each question, beside the loss of answers
 
@@ -56,11 +60,13 @@ class Reading:
         lines: Options and lines of transcripts, in order.
         quotations: Places of the words of everything else in quotation marks.
         times: Places of the seconds of times outside of lines.
+        frames: Places of the times of each clip's frames, one after another: the first and the last part of each.
     """
 
     lines: list[Line] = field(default_factory=list)
     quotations: list[list[int]] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
+    frames: list[list[tuple[int, int]]] = field(default_factory=list)
 
 
 class _Signs:
@@ -75,6 +81,10 @@ class _Signs:
         self.asks = vocabulary["?"]
         self.seconds = {vocabulary[f"{number:02d}"] for number in range(60)}
         self.silent = {self.close, vocabulary["▁"]}
+        self.space = vocabulary["▁"]
+        self.numbers = [vocabulary[str(number)] for number in range(FRAMES + 1)]
+        self.frames = tuple(vocabulary[f"▁{word}"] for word in FRAMES_LABEL.split())
+        self.since, self.until = vocabulary["▁from"], vocabulary["▁to"]
 
 
 def read_lines(ids: Sequence[int], signs: _Signs) -> Reading:
@@ -90,6 +100,8 @@ def read_lines(ids: Sequence[int], signs: _Signs) -> Reading:
                 found.quotations.append([])
         elif token in signs.ends:
             current, quoted = None, False
+        elif not quoted and tuple(ids[place - 1 : place + 1]) == signs.frames:
+            found.frames.append(_times(ids, place + 1, signs))
         elif not quoted and token in signs.letters and (ids[place - 1], following) == (signs.open, signs.close):
             current = Line(token)
             found.lines.append(current)
@@ -111,6 +123,18 @@ def _begin(ids: Sequence[int], signs: _Signs) -> int | None:
     return next((one for one, sign in pairwise(ids) if sign == signs.dash), None)
 
 
+def _times(ids: Sequence[int], place: int, signs: _Signs) -> list[tuple[int, int]]:
+    """First and last place of each time from a place on: ``▁12:34▁12:35``."""
+    found = []
+    while ids[place : place + 1] == [signs.space]:
+        first = place + 1
+        place = first + 1
+        while ids[place : place + 1] == [signs.colon]:
+            place += 2
+        found.append((first, place - 1))
+    return found
+
+
 class LineHeads(nn.Module):
     """The questions, each a matrix before the language model's own output layer.
 
@@ -125,8 +149,8 @@ class LineHeads(nn.Module):
     def __init__(self, width: int, tokenizer: PreTrainedTokenizerBase, layers: int) -> None:
         super().__init__()
         self.signs = _Signs(tokenizer)
-        self.layers = dict.fromkeys(_OF_WORDS, layers // 2)
-        self.layers |= dict.fromkeys((*_OF_QUOTATIONS, *_OF_TIMES, _WANTED), layers // 2 + 1)
+        self.layers = dict.fromkeys((*_OF_WORDS, _FRAME), layers // 2)
+        self.layers |= dict.fromkeys((*_OF_QUOTATIONS, *_OF_TIMES, _WANTED, _FRAME_WANTED), layers // 2 + 1)
         heads = {name: nn.Linear(width, width, bias=False) for name in self.layers}
         for head in heads.values():
             nn.init.eye_(head.weight)
@@ -144,6 +168,8 @@ class LineHeads(nn.Module):
         """
         losses, right = [states[0].sum() * 0.0], {}
         for name, asked in self._ask(batch).items():
+            if not asked:
+                continue
             rows, places, wanted = zip(*asked[:: -(-len(asked) // _ASKED)], strict=True)
             seen = states[self.layers[name]][list(rows), list(places)]
             logits = language_model.lm_head(self.heads[name](seen)).float()
@@ -167,10 +193,15 @@ class LineHeads(nn.Module):
                 words = [ids[place] for place in line.words]
                 for quotation in reading.quotations:
                     if [ids[place] for place in quotation] == words:
-                        _add(asked, _OF_QUOTATIONS, row, quotation, (line.mark, before, after))
+                        _add(asked, _OF_QUOTATIONS, row, quotation, (line.mark, before, after, line.time))
                 times = [place for place in reading.times if ids[place] == line.time]
                 _add(asked, _OF_TIMES, row, times, words[:1])
                 _add(asked, _OF_WORDS, row, line.words, (line.mark, line.time, before))
+            for times in reading.frames:
+                for number, (first, last) in enumerate(times[: len(self.signs.numbers)]):
+                    asked[_FRAME] += [(row, place, self.signs.numbers[number]) for place in {first, last}]
+            if len(reading.frames) == 1:
+                asked[_FRAME_WANTED] += self._frames_wanted(row, ids, reading.frames[0], dict(targets[row]))
             for line in reading.lines:
                 if line.time is None:
                     _add(asked, _OF_WORDS[:1], row, line.words, (line.mark,))
@@ -180,6 +211,22 @@ class LineHeads(nn.Module):
                 if told and told[-1].time is None:
                     asked[_WANTED].append((row, place, ids[told[-1].words[0]]))
         return asked
+
+    def _frames_wanted(
+        self, row: int, ids: Sequence[int], frames: Sequence[tuple[int, int]], targets: Mapping[int, int]
+    ) -> list[tuple[int, int, int]]:
+        """Which frame is wanted where an answer goes on with a time: ``from 12:35 to 12:37``."""
+        shown = [ids[first : last + 1] for first, last in frames]
+        wanted = []
+        for place, target in targets.items():
+            if target not in (self.signs.since, self.signs.until):
+                continue
+            for first, last in _times(ids, place + 2, self.signs)[:1]:
+                same = [number for number, time in enumerate(shown) if time == ids[first : last + 1]]
+                if same:
+                    number = same[0] if target == self.signs.since else same[-1]
+                    wanted += [(row, here, self.signs.numbers[number]) for here in {first - 1, last - 1}]
+        return wanted
 
 
 def _add(

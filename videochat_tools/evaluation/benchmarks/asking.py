@@ -49,7 +49,7 @@ class BlindableLibrary(VideoLibrary):
         tokens: ClipTokens = self.engine.watch(frames[None])[0]
         hit = SearchHit("all", video.name, video.absolute().as_uri(), TimeSpan(0.0, seconds), 1.0)
         shown = self.chat_model.model_copy(update={"clip_source": lambda name: tokens})
-        return shown.invoke(clip_messages([hit], question)).text
+        return shown.invoke(clip_messages([hit], question, frames=self.engine.told_frames)).text
 
     def add_new(self, videos: Sequence[Path]) -> dict[Path, VideoChatError]:
         """Add those that are not here yet; returns what is wrong with those that cannot be added."""

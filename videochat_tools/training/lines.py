@@ -197,9 +197,9 @@ class LineHeads(nn.Module):
                 times = [place for place in reading.times if ids[place] == line.time]
                 _add(asked, _OF_TIMES, row, times, words[:1])
                 _add(asked, _OF_WORDS, row, line.words, (line.mark, line.time, before))
-            for times in reading.frames:
-                for number, (first, last) in enumerate(times[: len(self.signs.numbers)]):
-                    asked[_FRAME] += [(row, place, self.signs.numbers[number]) for place in {first, last}]
+            for clip in reading.frames:
+                for ends, number in zip(clip, self.signs.numbers, strict=False):
+                    asked[_FRAME] += [(row, place, number) for place in {*ends}]
             if len(reading.frames) == 1:
                 asked[_FRAME_WANTED] += self._frames_wanted(row, ids, reading.frames[0], dict(targets[row]))
             for line in reading.lines:
@@ -224,8 +224,8 @@ class LineHeads(nn.Module):
             for first, last in _times(ids, place + 2, self.signs)[:1]:
                 same = [number for number, time in enumerate(shown) if time == ids[first : last + 1]]
                 if same:
-                    number = same[0] if target == self.signs.since else same[-1]
-                    wanted += [(row, here, self.signs.numbers[number]) for here in {first - 1, last - 1}]
+                    frame = self.signs.numbers[same[0] if target == self.signs.since else same[-1]]
+                    wanted += [(row, here, frame) for here in {first - 1, last - 1}]
         return wanted
 
 

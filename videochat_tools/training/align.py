@@ -33,7 +33,7 @@ from videochat_tools.training.clips import (
     to_pixels,
     watch_bank,
 )
-from videochat_tools.training.loop import Loop, LoopOptions, read_state
+from videochat_tools.training.loop import Loop, LoopOptions, half_precision, read_state
 from videochat_tools.training.matching import matching_loss
 from videochat_tools.training.recipe import NANO, SIZES, SLOT_QUERIES, Size, clip_format, retrieval_config
 from videochat_tools.training.slots import PlotHeads, SlotHeads, TextHeads, tells_plot
@@ -108,7 +108,7 @@ def picture_losses(
     """Loss of the attribute heads on still pictures."""
     still = replace(form, num_frames=1)
     clips = [draw_clip(rng, still, splice=0.0) for _ in range(batch)]
-    with torch.autocast("cpu", torch.bfloat16):
+    with half_precision():
         loss, values = _probe_losses(model, clips, still, model.network.encode_frames(to_pixels(clips, still)))
     return loss, values
 
@@ -124,7 +124,7 @@ def busy_losses(
     pixels, grey = to_pixels(clips, form), rng.random() < _GREY
     if grey:
         pixels = pixels.mean(dim=2, keepdim=True).expand_as(pixels).contiguous()
-    with torch.autocast("cpu", torch.bfloat16):
+    with half_precision():
         loss, values = _probe_losses(model, clips, form, model.network.encode_frames(pixels), grey=grey)
     return loss, {f"busy_{name[2:]}": value for name, value in values.items()}
 
@@ -205,7 +205,7 @@ def step_losses(
     clips = [draw_clip(rng, form) for _ in range(batch)]
     scenes = [clip.scene for clip in clips]
     texts = draw_batch_texts(rng, tokenizer, scenes, _WRONG)
-    with torch.autocast("cpu", torch.bfloat16):
+    with half_precision():
         vision = model.network.encode_frames(to_pixels(clips, form))
         loss, values = text_losses(model, rng, vision, scenes, texts, match=match)
         probe, seen = _probe_losses(model, clips, form, vision)
@@ -219,7 +219,7 @@ def settling_losses(
     clips = [draw_clip(rng, form) for _ in range(batch)]
     scenes = [clip.scene for clip in clips]
     texts = draw_batch_texts(rng, tokenizer, scenes, 1)
-    with torch.autocast("cpu", torch.bfloat16):
+    with half_precision():
         with torch.no_grad():
             vision = model.network.encode_frames(to_pixels(clips, form))
             queries = model.network.query_outputs(vision)
@@ -273,7 +273,7 @@ def train_heads(
         # A copy each, so that the facts of the whole bank are not kept in memory.
         shown = [replace(scenes[place]) for place in places]
         texts = draw_batch_texts(rng, tokenizer, shown, _WRONG)
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision():
             loss, values = text_losses(model, rng, features[places], shown, texts, match=True)
         loop.update(loss, values)
 
@@ -329,6 +329,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1.0, help="factor on all learning rates")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="as torch names it: cpu, cuda, …")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", choices=SIZES, default="nano")
     parser.add_argument("--pictures", type=float, default=0.12, help="share of the time")
@@ -340,6 +341,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
+    torch.set_default_device(arguments.device)
     if arguments.heads:
         if arguments.start is None:
             parser.error("--heads goes on from another run: give its state.pt with --start")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from videochat_tools.models.videochat2.modeling_videochat2 import VideoChat2ForRetrieval
 from videochat_tools.retrievers.query import analyse
+from videochat_tools.training.loop import half_precision
 from videochat_tools.training.world.language import Text, caption, contradict, counted, statement
 from videochat_tools.training.world.questions import KINDS, ask
 from videochat_tools.training.world.render import render_clip
@@ -118,7 +119,8 @@ def _distort(rng: Random, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8
 
 def to_pixels(clips: Sequence[Clip], form: ClipFormat) -> Tensor:
     """Normalised pixels, float32 [B, T, 3, H, W]."""
-    stacked = torch.from_numpy(np.stack([clip.frames for clip in clips])).permute(0, 1, 4, 2, 3)
+    frames = torch.from_numpy(np.stack([clip.frames for clip in clips])).to(torch.get_default_device())
+    stacked = frames.permute(0, 1, 4, 2, 3)
     mean, std = torch.tensor(form.mean).view(3, 1, 1), torch.tensor(form.std).view(3, 1, 1)
     return ((stacked.float() / 255 - mean) / std).contiguous()
 
@@ -220,7 +222,7 @@ def watch_bank(network: VideoChat2ForRetrieval, form: ClipFormat, count: int, se
     for start in range(0, count, 32):
         rng = Random(f"bank {seed} {start}")
         clips = [draw_clip(rng, form) for _ in range(32)]
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision():
             features.append(network.encode_frames(to_pixels(clips, form)).bfloat16())
         scenes += [clip.scene for clip in clips]
     return torch.cat(features), scenes

@@ -33,7 +33,7 @@ from videochat_tools.training.conversations import Conversation, converse
 from videochat_tools.training.copying import start_with_copying
 from videochat_tools.training.drills import binding_drill, copy_drill, option_drill, tool_drill, transcript_drill
 from videochat_tools.training.lines import LineHeads
-from videochat_tools.training.loop import Loop, LoopOptions, read_state
+from videochat_tools.training.loop import Loop, LoopOptions, half_precision, read_state
 from videochat_tools.training.recipe import NANO, SIZES, SLOT_QUERIES, Size, chat_config, clip_format
 from videochat_tools.training.slots import SlotHeads
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
@@ -130,7 +130,7 @@ def language_loss(
     total = LossSum()
     for group in by_length(conversations, 4):
         rows = encode_conversations(tokenizer, group, 0)
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision():
             embeds = language_model.get_input_embeddings()(rows.input_ids)
             total.add(*answer_loss(language_model, embeds, rows, lines))
     return total.mean(), total.right()
@@ -215,7 +215,7 @@ def instruct_loss(
     conversations = instruct_conversations(rng, scenes, rows)
     total = LossSum()
     values: dict[str, float | Tensor] = {}
-    with torch.autocast("cpu", torch.bfloat16):
+    with half_precision():
         for group in by_length(conversations, 4):
             batch = encode_conversations(words, group, model.config.num_visual_tokens)
             embeds = model.embed_prompt(batch.input_ids, batch.visual_mask, tokens[list(batch.clips)])
@@ -243,14 +243,14 @@ def tell_clips(
     """
     told = [_CHOICE.system if choice else INSTRUCTION] * len(vision)
     instruction = pieces(told, truncation=True, max_length=64, return_tensors="pt")
-    with torch.autocast("cpu", torch.bfloat16):
+    with half_precision():
         return model.get_clip_tokens(
             None, instruction["input_ids"], instruction["attention_mask"], vision_embeds=vision
         )
 
 
 def _see(model: VideoChat2ForConditionalGeneration, clips: Sequence[Clip], form: ClipFormat) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
+    with half_precision():
         return model.encode_frames(to_pixels(clips, form))
 
 
@@ -364,11 +364,13 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1.0, help="factor on all learning rates")
     parser.add_argument("--sight-rate", type=float, default=1.0, help="further factor on those of tower and Q-Former")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="as torch names it: cpu, cuda, …")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", choices=SIZES, default="nano")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
+    torch.set_default_device(arguments.device)
     options = LoopOptions(arguments.minutes, hold=arguments.hold).scaled(arguments.rate)
     options = replace(options, matrix_rate=options.matrix_rate * arguments.sight_rate)
     if arguments.stage == "language":

@@ -138,7 +138,7 @@ def _times(ids: Sequence[int], place: int, signs: _Signs) -> list[tuple[int, int
 class LineHeads(nn.Module):
     """The questions, each a matrix before the language model's own output layer.
 
-    Words are asked in the middle of the layers, what refers to them one layer later.
+    Words are asked in the middle of the layers, what refers to them one layer later; frames before the last.
 
     Args:
         width: Of the language model, h.
@@ -150,7 +150,8 @@ class LineHeads(nn.Module):
         super().__init__()
         self.signs = _Signs(tokenizer)
         self.layers = dict.fromkeys((*_OF_WORDS, _FRAME), layers // 2)
-        self.layers |= dict.fromkeys((*_OF_QUOTATIONS, *_OF_TIMES, _WANTED, _FRAME_WANTED), layers // 2 + 1)
+        self.layers |= dict.fromkeys((*_OF_QUOTATIONS, *_OF_TIMES, _WANTED), layers // 2 + 1)
+        self.layers[_FRAME_WANTED] = layers - 1  # the event is found before; the last layer looks up the time
         heads = {name: nn.Linear(width, width, bias=False) for name in self.layers}
         for head in heads.values():
             nn.init.eye_(head.weight)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from videochat_tools.training.muon import Muon
 
-__all__ = ["Loop", "LoopOptions", "read_state", "split_parameters"]
+__all__ = ["Loop", "LoopOptions", "half_precision", "read_state", "split_parameters"]
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,11 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
         hidden = parameter.ndim in (2, 4, 5) and id(parameter) not in embeddings and id(parameter) not in heads
         (matrices if hidden else others).append(parameter)
     return matrices, others
+
+
+def half_precision() -> torch.autocast:
+    """Products in bfloat16, on the device where new tensors are made (``torch.set_default_device``)."""
+    return torch.autocast(torch.get_default_device().type, torch.bfloat16)
 
 
 class Loop:
@@ -151,7 +156,7 @@ class Loop:
         file = self.folder / "state.pt"
         if not file.exists():
             return
-        state = torch.load(file, weights_only=True)
+        state = torch.load(file, map_location=torch.get_default_device(), weights_only=True)
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -161,5 +166,5 @@ class Loop:
 
 def read_state(checkpoint: Path) -> dict[str, Tensor]:
     """The tensors of the model in a checkpoint that :class:`Loop` wrote."""
-    state: dict[str, Tensor] = torch.load(checkpoint, weights_only=True)["model"]
+    state: dict[str, Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True)["model"]
     return state

@@ -10,9 +10,9 @@ from videochat_tools.chat_model import ChatVideoChat
 from videochat_tools.engine import Grounding
 from videochat_tools.models.videochat2 import VideoChat2ForConditionalGeneration
 from videochat_tools.training.bundle import bundle_chat
-from videochat_tools.training.conversations import FRAMES
 from videochat_tools.training.instruct import start_chat_model
 from videochat_tools.training.recipe import SIZES
+from videochat_tools.training.world.choices import FRAMES
 
 
 def test_several_checkpoints_are_averaged(tmp_path: Path) -> None:

@@ -52,12 +52,12 @@ def test_answers_ask_for_the_frames_whose_times_they_tell(words) -> None:
     answer = Piece(" from 17:04 to 17:06 [17:03–17:08]", True)
     told = "###Human: <Video></Video> [17:03–17:08] seen at 17:03 17:03 17:04 17:05 17:05 17:06 17:07 17:07\n"
     asked = "###Human: when is it that the star moves from left to right?\n###Assistant:"
-    row = Conversation((Piece(told + asked), answer, Piece("###")), ("when",))
+    row = Conversation((Piece(told + asked), answer, Piece("###")), ("when",), ((2, 6),))
     batch = encode_conversations(words, [row], 0)
     wanted = LineHeads(32, words, 4)._ask(batch)
     shown = [[words.decode([token]) for _, _, token in wanted[name]] for name in ("frame", "wanted_frame")]
     assert shown[0] == [str(number) for number in range(8) for _ in range(2)]
-    assert shown[1] == ["2", "2", "5", "5"]  # the first that was seen at 17:04, the last that was seen at 17:06
+    assert shown[1] == ["2", "2", "6", "6"]
     ids = batch.input_ids[0].tolist()
     next_to_come = {words.decode([ids[place + 1]]).strip() for _, place, _ in wanted["wanted_frame"]}
     assert next_to_come == {"17", "04", "06"}

@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from videochat_tools.context import clip_caption
 from videochat_tools.training.conversations import converse
 from videochat_tools.training.drills import (
     TRANSCRIPT_KINDS,
@@ -16,11 +17,11 @@ from videochat_tools.training.drills import (
     read_transcript,
     tool_drill,
 )
-from videochat_tools.training.world.choices import CHOICE_KINDS, ask_choice, ask_when
+from videochat_tools.training.world.choices import CHOICE_KINDS, FRAMES, ask_choice, ask_when
 from videochat_tools.training.world.language import contradict, counted
 from videochat_tools.training.world.questions import ask
 from videochat_tools.training.world.scene import COLOURS, HELD_OUT, SHAPES, sample_scene
-from videochat_tools.types import TimeSpan
+from videochat_tools.types import TimeSpan, parse_timecode
 
 
 @pytest.mark.parametrize("kind", CHOICE_KINDS)
@@ -55,6 +56,20 @@ def test_when_is_told_in_the_time_of_the_video() -> None:
     start, end = re.fullmatch(r"from (\S+) to (\S+)", question.answer).groups()
     assert start.startswith("1:00:0") and end.startswith("1:00:0") and start < end
     assert question.facts <= scene.facts
+
+
+def test_when_is_told_by_times_that_stand_beside_the_clip_and_within_a_second_of_the_truth() -> None:
+    for seed in range(200):
+        rng = Random(seed)
+        scene = sample_scene(rng)
+        begin = rng.uniform(0.0, 5000.0)
+        span = TimeSpan(begin, begin + scene.duration)
+        beside = clip_caption(span, frames=FRAMES)
+        for event in scene.events:
+            told = re.fullmatch(r"from (\S+) to (\S+)", ask_when(rng, scene, span, event).answer).groups()
+            assert all(time in beside for time in told)
+            for time, truth in zip(told, (event.start, event.end), strict=True):
+                assert abs(parse_timecode(time) - (span.start + truth)) <= 1.0
 
 
 def test_every_answer_about_a_transcript_stands_in_it() -> None:

@@ -48,6 +48,7 @@ class ConversationBatch:
         places: [n, 2] row and position whose output predicts the target.
         answers: [n] number of the answer that the target belongs to.
         kinds: Kind of each answer.
+        seen: Numbers of the frames whose times are the answer, or None, for each answer.
     """
 
     input_ids: Tensor
@@ -57,6 +58,7 @@ class ConversationBatch:
     places: Tensor
     answers: Tensor
     kinds: tuple[str, ...]
+    seen: tuple[tuple[int, int] | None, ...]
 
 
 def encode_conversations(
@@ -72,6 +74,7 @@ def encode_conversations(
     places: list[tuple[int, int]] = []
     answers: list[int] = []
     kinds: list[str] = []
+    seen: list[tuple[int, int] | None] = []
     for number, conversation in enumerate(conversations):
         row, mask, asked = [tokenizer.bos_token_id], [False], 0
         open_answer = False
@@ -87,6 +90,7 @@ def encode_conversations(
                 answers.append(len(kinds))
             if open_answer:
                 kinds.append(conversation.kinds[asked])
+                seen.append(conversation.seen[asked] if conversation.seen else None)
                 asked += 1
             open_answer = piece.is_answer
             row.extend(ids)
@@ -103,6 +107,7 @@ def encode_conversations(
         torch.tensor(places),
         torch.tensor(answers),
         tuple(kinds),
+        tuple(seen),
     )
 
 

@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from random import Random
 
 from videochat_tools.context import NOT_FOUND, cited_answer, clip_line
-from videochat_tools.training.world.choices import ask_choice, ask_when
+from videochat_tools.training.world.choices import FRAMES, ask_choice, ask_when
 from videochat_tools.training.world.language import clause, name, verb
 from videochat_tools.training.world.narration import narrate, random_words
 from videochat_tools.training.world.questions import KINDS, Question, ask, describe, dialogue
 from videochat_tools.training.world.scene import COLOURS, HELD_OUT, SHAPES, Scene
 from videochat_tools.types import TimeSpan, format_timecode
 
-__all__ = ["FRAMES", "Conversation", "Piece", "assemble", "converse", "dense_text"]
+__all__ = ["Conversation", "Piece", "assemble", "converse", "dense_text"]
 
-FRAMES = 8  # of every clip of the nano, whose times are told
 _HERE = "<VideoHere>"
 # How often each kind is asked: those that are learned late more often.
 _WEIGHTS = {
@@ -37,7 +36,7 @@ _WEIGHTS = {
     "absent": 5.0,
 }
 _CHOICE_SHARE = 0.18  # of the questions about one clip
-_WHEN_SHARE = 0.16
+_WHEN_SHARE = 0.26
 _POOL = tuple(kind for kind, weight in _WEIGHTS.items() for _ in range(int(weight * 2)))
 _COMPARABLE = ("colour", "shape", "direction", "count", "which", "motion", "order", "texture")
 
@@ -53,10 +52,14 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Pieces in order and, for the record, the kind of every question asked."""
+    """Pieces in order and, for the record, the kind of every question asked.
+
+    ``seen``: of every question, or of none, the numbers of the frames whose times are the answer.
+    """
 
     pieces: tuple[Piece, ...]
     kinds: tuple[str, ...]
+    seen: tuple[tuple[int, int] | None, ...] = ()
 
 
 def dense_text(rng: Random, scene: Scene) -> str:
@@ -141,7 +144,11 @@ def converse(
     lines: list[tuple[int | str, TimeSpan | None, str]] = [
         (dense_text(rng, scene) if numbers is None else numbers[i], spans[i], said[i]) for i, scene in enumerate(scenes)
     ]
-    return Conversation(tuple(assemble(lines, rounds)), tuple(question.kind for question, _ in asked))
+    return Conversation(
+        tuple(assemble(lines, rounds)),
+        tuple(question.kind for question, _ in asked),
+        tuple(question.seen for question, _ in asked),
+    )
 
 
 def _say(rng: Random, count: int) -> tuple[list[str], list[str]]:

@@ -11,7 +11,7 @@ which of them begins and ends what is asked about.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -22,8 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from videochat_tools.context import FRAMES_LABEL
 from videochat_tools.training.batches import ConversationBatch
-from videochat_tools.training.conversations import FRAMES
-from videochat_tools.training.world.choices import LETTERS
+from videochat_tools.training.world.choices import FRAMES, LETTERS
 from videochat_tools.training.world.narration import SPEAKERS
 
 __all__ = ["Line", "LineHeads", "Reading", "read_lines"]
@@ -182,6 +181,7 @@ class LineHeads(nn.Module):
     def _ask(self, batch: ConversationBatch) -> dict[str, list[tuple[int, int, int]]]:
         """For every question row, place and the token that is right."""
         asked: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+        asked[_FRAME_WANTED] = self._frames_wanted(batch)
         targets: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for (row, place), target in zip(batch.places.tolist(), batch.targets.tolist(), strict=True):
             targets[row].append((place, target))
@@ -201,8 +201,6 @@ class LineHeads(nn.Module):
             for clip in reading.frames:
                 for ends, number in zip(clip, self.signs.numbers, strict=False):
                     asked[_FRAME] += [(row, place, number) for place in {*ends}]
-            if len(reading.frames) == 1:
-                asked[_FRAME_WANTED] += self._frames_wanted(row, ids, reading.frames[0], dict(targets[row]))
             for line in reading.lines:
                 if line.time is None:
                     _add(asked, _OF_WORDS[:1], row, line.words, (line.mark,))
@@ -213,19 +211,16 @@ class LineHeads(nn.Module):
                     asked[_WANTED].append((row, place, ids[told[-1].words[0]]))
         return asked
 
-    def _frames_wanted(
-        self, row: int, ids: Sequence[int], frames: Sequence[tuple[int, int]], targets: Mapping[int, int]
-    ) -> list[tuple[int, int, int]]:
-        """Which frame is wanted where an answer goes on with a time: ``from 12:35 to 12:37``."""
-        shown = [ids[first : last + 1] for first, last in frames]
+    def _frames_wanted(self, batch: ConversationBatch) -> list[tuple[int, int, int]]:
+        """Which frame is wanted where an answer goes on with its time: ``from 12:35 to 12:37``."""
         wanted = []
-        for place, target in targets.items():
-            if target not in (self.signs.since, self.signs.until):
-                continue
-            for first, last in _times(ids, place + 2, self.signs)[:1]:
-                same = [number for number, time in enumerate(shown) if time == ids[first : last + 1]]
-                if same:
-                    frame = self.signs.numbers[same[0] if target == self.signs.since else same[-1]]
+        for (row, place), target, answer in zip(
+            batch.places.tolist(), batch.targets.tolist(), batch.answers.tolist(), strict=True
+        ):
+            seen = batch.seen[answer]
+            if seen is not None and target in (self.signs.since, self.signs.until):
+                frame = self.signs.numbers[seen[target == self.signs.until]]
+                for first, last in _times(batch.input_ids[row].tolist(), place + 2, self.signs)[:1]:
                     wanted += [(row, here, frame) for here in {first - 1, last - 1}]
         return wanted
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
+from videochat_tools.media.sampling import uniform_times
 from videochat_tools.models.videochat2.prompts import ChoicePrompt
 from videochat_tools.training.world.language import NUMBERS, VERBS, clause, matches
 from videochat_tools.training.world.questions import Question, ask, full_look, the
@@ -23,7 +24,7 @@ from videochat_tools.training.world.scene import (
 )
 from videochat_tools.types import TimeSpan, format_timecode
 
-__all__ = ["CHOICE_KINDS", "ask_choice", "ask_when", "lettered"]
+__all__ = ["CHOICE_KINDS", "FRAMES", "ask_choice", "ask_when", "lettered"]
 
 CHOICE_KINDS = ("colour", "shape", "size", "texture", "direction", "motion", "count", "which", "order")
 _PROMPT = ChoicePrompt()
@@ -36,6 +37,7 @@ _VALUES = {
     "count": NUMBERS[1:6],
 }
 LETTERS = "ABCD"
+FRAMES = 8  # of every clip, whose times are told
 
 
 def ask_choice(rng: Random, scene: Scene, kind: str | None = None) -> Question | None:
@@ -106,8 +108,13 @@ def _wrong_events(rng: Random, scene: Scene) -> list[str]:
 
 
 def ask_when(rng: Random, scene: Scene, span: TimeSpan, event: Event) -> Question:
-    """When an event of the scene happens, told in whole seconds of a video that shows the scene at ``span``."""
+    """When an event of the scene happens, in a video that shows the scene at ``span``.
+
+    It is told by the times of the frames (:data:`FRAMES`) that are the first to show it and, where there is one, the
+    first not to; these are within a second of the truth, and nothing finer is seen.
+    """
     happening = clause(rng, scene, event)
     words = rng.choice((f"when is it that {happening.text}?", f"at what time is it that {happening.text}?"))
-    start, end = (format_timecode(round(span.start + time)) for time in (event.start, event.end))
-    return Question("when", words, f"from {start} to {end}", happening.facts)
+    seen = min(scene.eighth(event.start), FRAMES - 1), scene.eighth(event.end)
+    start, end = (format_timecode([*uniform_times(span, FRAMES), span.end][number]) for number in seen)
+    return Question("when", words, f"from {start} to {end}", happening.facts, seen=seen)

@@ -49,6 +49,7 @@ class Question:
     answer: str
     facts: frozenset[Fact]
     about: Look | None = None  # the object that a later "it" would mean
+    seen: tuple[int, int] | None = None  # "when": number of the frame that it begins with, and of that after its end
 
 
 def ask(rng: Random, scene: Scene, kind: str, unspoken: frozenset[tuple[str, str]] = HELD_OUT) -> Question | None:

@@ -62,8 +62,8 @@ def bundle_chat(states: Sequence[Path], folder: Path, *, max_clips: int = 3, siz
         squash_images=False,
         num_visual_tokens=network.config.num_visual_tokens,
         max_text_length=MAX_TEXT,
-        # One instruction for both: the nano has seen no other.
-        image_instruction=ProcessorOptions.video_instruction,
+        video_instruction=None,  # see instruct.tell_clips
+        image_instruction=None,
     )
     _save(network, VideoChat2Processor(words, pieces, options), folder)
     grounding = Grounding(max_clips, frame_times=True, brief_tools=True)  # as conversations.py and drills.py have it

@@ -40,7 +40,7 @@ from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qform
 from videochat_tools.training.warm_start import grow, read_folder, read_vocabulary
 from videochat_tools.training.world.scene import Scene, sample_scene
 
-__all__ = ["INSTRUCTION", "start_chat_model", "tell_clips", "token_bank", "train_instruct", "train_language"]
+__all__ = ["start_chat_model", "tell_clips", "token_bank", "train_instruct", "train_language"]
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,6 @@ _SLOT_WEIGHT = 0.06  # of the slot loss, a sum of ten cross-entropies; the loss 
 _TEXT_WEIGHT = 0.5  # of the rows of text alone
 _CHOICE, _CHOICE_SHARE = ChoicePrompt(), 0.1  # what the Q-Former reads where MVBench asks, and how often here
 _EXTRA_CLIPS = (0.94, 0.05, 0.01)  # how often a conversation is about one, two or three clips
-INSTRUCTION = "Watch the video and answer the question."  # what the Q-Former reads in the released demos
 
 
 # What is practised on text alone: at first, what the rest is built on; then beside clips, what these do not teach.
@@ -239,14 +238,14 @@ def tell_clips(
 ) -> Tensor:
     """Clip tokens [clips, Q, h] of what the tower sees, [clips, S, D].
 
-    The Q-Former is told to watch or, with ``choice``, what MVBench tells it.
+    The Q-Former is told nothing, as in stage 1, which gave its rows their meaning; with ``choice``, what MVBench tells
+    it, which blurs them a little.
     """
-    told = [_CHOICE.system if choice else INSTRUCTION] * len(vision)
-    instruction = pieces(told, truncation=True, max_length=64, return_tensors="pt")
+    told: dict[str, Tensor] = {}
+    if choice:
+        told = pieces([_CHOICE.system] * len(vision), truncation=True, max_length=64, return_tensors="pt")
     with half_precision():
-        return model.get_clip_tokens(
-            None, instruction["input_ids"], instruction["attention_mask"], vision_embeds=vision
-        )
+        return model.get_clip_tokens(None, told.get("input_ids"), told.get("attention_mask"), vision_embeds=vision)
 
 
 def _see(model: VideoChat2ForConditionalGeneration, clips: Sequence[Clip], form: ClipFormat) -> Tensor:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make the nano from nothing: about three hours on two cores. Every stage takes up its run where it was stopped.
+# Make the nano from nothing: less than three hours on two cores. Every stage takes up its run where it was stopped.
 #   sh examples/train_nano.sh [FOLDER] [SCALE] [SIZE] [SEED]
 # SCALE multiplies all times: 0.01 makes a rehearsal. SIZE is half, nano or double, see training/recipe.py.
 # On a GPU: DEVICE=cuda, and a SCALE of 0.16 for 25 minutes; that was not tried yet.
@@ -19,20 +19,10 @@ sight=$!
 "$python" -m videochat_tools.training.instruct language --folder "$folder/language" --minutes "$(minutes 80)" \
     --rate 0.4 --hold 0.6 "$@"
 wait "$sight"
-# Both go on from the sight as it is now: one to find clips, on new clips and then, before they are known by heart, on
-# kept ones; one to talk about them.
-(
-    "$python" -m videochat_tools.training.align --start "$folder/align/state.pt" --folder "$folder/further" \
-        --minutes "$(minutes 50)" --pictures 0 --busy 0 --rate 0.25 "$@"
-    "$python" -m videochat_tools.training.align --heads --start "$folder/further/state.pt" \
-        --folder "$folder/retrieval" --minutes "$(minutes 25)" --rate 0.5 --batch 48 --bank "$clips" "$@"
-) &
-retrieval=$!
 "$python" -m videochat_tools.training.instruct instruct --folder "$folder/chat" --align "$folder/align/state.pt" \
     --language "$folder/language/state.pt" --minutes "$(minutes 75)" --rate 0.4 --hold 0.5 --bank "$clips" \
     --text-rows 16 "$@"
-wait "$retrieval"
-"$python" -m videochat_tools.training.bundle --align "$folder/retrieval/state.pt" --chat "$folder/chat/state.pt" \
+"$python" -m videochat_tools.training.bundle --align "$folder/align/state.pt" --chat "$folder/chat/state.pt" \
     --max-clips 1 --folder "$folder/nano" --size "$size"
 "$python" -m videochat_tools.evaluation.calibrate --retrieval "$folder/nano/retrieval"
 "$python" -m videochat_tools.evaluation.nano --retrieval "$folder/nano/retrieval" --chat "$folder/nano/chat"

@@ -31,7 +31,6 @@ from videochat_tools.training.clips import (
     attribute_labels,
     draw_clip,
     to_pixels,
-    watch_bank,
 )
 from videochat_tools.training.loop import Loop, LoopOptions, half_precision, read_state
 from videochat_tools.training.matching import matching_loss
@@ -39,7 +38,7 @@ from videochat_tools.training.recipe import NANO, SIZES, SLOT_QUERIES, Size, cli
 from videochat_tools.training.slots import PlotHeads, SlotHeads, TextHeads, tells_plot
 from videochat_tools.training.texts import BatchTexts, draw_batch_texts
 from videochat_tools.training.tokenizers import build_qformer_tokenizer
-from videochat_tools.training.warm_start import deepen, grow, read_folder, read_vocabulary
+from videochat_tools.training.warm_start import grow, read_folder, read_vocabulary
 from videochat_tools.training.world.scene import Scene, sample_busy_scene
 
 __all__ = ["AlignModel", "train_align"]
@@ -230,54 +229,6 @@ def settling_losses(
     return slots + words + probe, {**held, **told, **seen}
 
 
-def train_heads(
-    folder: Path,
-    start: Path,
-    options: LoopOptions,
-    *,
-    batch: int = 64,
-    bank: int = 12_000,
-    seed: int = 0,
-    size: Size = NANO,
-) -> None:
-    """Go on with the tower frozen, as the released stage 1: the Q-Former and its heads learn several times faster.
-
-    The Q-Former gets further layers: a text is compared with the slots, and these are only read after the old ones.
-
-    Args:
-        folder: Where checkpoints go.
-        start: State of :func:`train_align`.
-        options: Time and rates.
-        batch: Clips a step.
-        bank: Clips that the tower watches once, at the start; their texts are drawn anew at every step.
-        seed: Of the data.
-        size: Of the networks.
-    """
-    torch.manual_seed(seed)
-    tokenizer = build_qformer_tokenizer()
-    network = VideoChat2ForRetrieval(retrieval_config(len(tokenizer), size, matching=True))
-    network.set_attn_implementation("eager")
-    model = AlignModel(network)
-    deepen(model, read_state(start))
-    frozen: list[nn.Module] = [network.vision_encoder, network.vision_layernorm, model.probes, model.motion]
-    for part in frozen:
-        part.requires_grad_(False)
-    network.vision_temp_embed.requires_grad_(False)
-    features, scenes = watch_bank(network, clip_format(network.config.vision_config), bank, seed)
-    log.info("the tower has watched %d clips", len(scenes))
-    loop = Loop(model, folder, options)
-    model.train()
-    for step in loop:
-        rng = Random(f"heads {seed} {step}")
-        places = rng.sample(range(len(scenes)), batch)
-        # A copy each, so that the facts of the whole bank are not kept in memory.
-        shown = [replace(scenes[place]) for place in places]
-        texts = draw_batch_texts(rng, tokenizer, shown, _WRONG)
-        with half_precision():
-            loss, values = text_losses(model, rng, features[places], shown, texts, match=True)
-        loop.update(loss, values)
-
-
 def train_align(
     folder: Path,
     options: LoopOptions,
@@ -334,28 +285,12 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="nano")
     parser.add_argument("--pictures", type=float, default=0.12, help="share of the time")
     parser.add_argument("--busy", type=float, default=0.15, help="share of the time")
-    parser.add_argument("--heads", action="store_true", help="freeze the tower of --start, train the rest")
-    parser.add_argument("--bank", type=int, default=12_000, help="with --heads: clips that the tower watches")
     parser.add_argument("--start", type=Path, help="state.pt of another run, or folder of a network, to begin with")
     parser.add_argument("--settle", type=float, default=0.0, help="share of the time for the training-only heads alone")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
     torch.set_default_device(arguments.device)
-    if arguments.heads:
-        if arguments.start is None:
-            parser.error("--heads goes on from another run: give its state.pt with --start")
-        options = LoopOptions(arguments.minutes, hold=0.5).scaled(arguments.rate)
-        train_heads(
-            arguments.folder,
-            arguments.start,
-            options,
-            batch=arguments.batch,
-            bank=arguments.bank,
-            seed=arguments.seed,
-            size=SIZES[arguments.size],
-        )
-        return
     train_align(
         arguments.folder,
         LoopOptions(arguments.minutes).scaled(arguments.rate),

@@ -29,13 +29,9 @@ MAX_TEXT = 64  # WordPieces
 
 
 def bundle_retrieval(state: Path, folder: Path, size: Size = NANO) -> None:
-    """Write the stage-1 network from a checkpoint of :mod:`videochat_tools.training.align`.
-
-    With ``--heads`` or without: the former has more layers.
-    """
+    """Write the stage-1 network from a checkpoint of :mod:`videochat_tools.training.align`."""
     tokenizer = build_qformer_tokenizer(MAX_TEXT)
-    deep = any(name.startswith(f"network.qformer.layers.{size.qformer_layers}.") for name in read_state(state))
-    network = VideoChat2ForRetrieval(retrieval_config(len(tokenizer), size, matching=deep))
+    network = VideoChat2ForRetrieval(retrieval_config(len(tokenizer), size))
     _load(network, [state], "network.")
     options = ProcessorOptions(
         image_size=vision_config().image_size,

@@ -11,9 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from videochat_tools.models.videochat2.modeling_videochat2 import VideoChat2ForRetrieval
 from videochat_tools.retrievers.query import analyse
-from videochat_tools.training.loop import half_precision
 from videochat_tools.training.world.language import Text, caption, contradict, counted, statement
 from videochat_tools.training.world.questions import KINDS, ask
 from videochat_tools.training.world.render import render_clip
@@ -40,7 +38,6 @@ __all__ = [
     "draw_texts",
     "match_matrix",
     "to_pixels",
-    "watch_bank",
 ]
 
 # What the tower's tokens are asked to know while it trains, with the possible values.
@@ -213,16 +210,3 @@ def _motion(state: State, before: State, after: State, cells: int) -> tuple[floa
         abs(after.angle - before.angle),
         after.opacity - before.opacity,
     )
-
-
-@torch.no_grad()
-def watch_bank(network: VideoChat2ForRetrieval, form: ClipFormat, count: int, seed: int) -> tuple[Tensor, list[Scene]]:
-    """Clips as the tower sees them, kept for many steps: bfloat16 [count, S, D], and their scenes."""
-    features, scenes = [], []
-    for start in range(0, count, 32):
-        rng = Random(f"bank {seed} {start}")
-        clips = [draw_clip(rng, form) for _ in range(32)]
-        with half_precision():
-            features.append(network.encode_frames(to_pixels(clips, form)).bfloat16())
-        scenes += [clip.scene for clip in clips]
-    return torch.cat(features), scenes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from transformers import LlamaConfig
@@ -42,8 +42,6 @@ class Size:
         width: Of the tower and the Q-Former; their hidden layers have three times as much.
         vision_layers: Of the tower.
         qformer_layers: Of the Q-Former, which all read the video.
-        matching_layers: Further ones in the network that retrieves: a text can be compared with what the queries hold
-            only after they have read it. ``align --heads`` adds them; the network that ships was made without.
         language_width: Of the language model; its hidden layers have 8/3 times as much.
         language_layers: Of the language model. Finding an event, its place in time, the other event and its doer is a
             chain of as many steps.
@@ -52,21 +50,16 @@ class Size:
     width: int
     vision_layers: int
     qformer_layers: int
-    matching_layers: int
     language_width: int
     language_layers: int
 
 
-NANO = Size(width=160, vision_layers=4, qformer_layers=3, matching_layers=2, language_width=192, language_layers=6)
+NANO = Size(width=160, vision_layers=4, qformer_layers=3, language_width=192, language_layers=6)
 SIZES: Mapping[str, Size] = MappingProxyType(
     {
-        "half": Size(
-            width=96, vision_layers=3, qformer_layers=2, matching_layers=1, language_width=128, language_layers=4
-        ),
+        "half": Size(width=96, vision_layers=3, qformer_layers=2, language_width=128, language_layers=4),
         "nano": NANO,
-        "double": Size(
-            width=224, vision_layers=6, qformer_layers=4, matching_layers=2, language_width=288, language_layers=8
-        ),
+        "double": Size(width=224, vision_layers=6, qformer_layers=4, language_width=288, language_layers=8),
     }
 )
 """By name, for the command lines; "nano" is what ships."""
@@ -108,16 +101,11 @@ def qformer_config(vocabulary: int, *, queries: int, extra: int, size: Size = NA
     )
 
 
-def retrieval_config(vocabulary: int, size: Size = NANO, *, matching: bool = False) -> VideoChat2RetrievalConfig:
-    """Stage 1. No captioning loss: the attribute probes of :mod:`videochat_tools.training.align` do its work.
-
-    ``matching``: with the further layers of the network that retrieves, see :class:`Size`.
-    """
-    layers = size.qformer_layers + (size.matching_layers if matching else 0)
-    deep = replace(size, qformer_layers=layers)
+def retrieval_config(vocabulary: int, size: Size = NANO) -> VideoChat2RetrievalConfig:
+    """Stage 1. No captioning loss: the attribute probes of :mod:`videochat_tools.training.align` do its work."""
     return VideoChat2RetrievalConfig(
         vision_config=vision_config(size),
-        qformer_config=qformer_config(vocabulary, queries=SLOT_QUERIES + SCENE_QUERIES, extra=0, size=deep),
+        qformer_config=qformer_config(vocabulary, queries=SLOT_QUERIES + SCENE_QUERIES, extra=0, size=size),
         projection_dim=96,
         temporal_embed_frames=8,
         aggregation="max",  # a text is about one object, one event or the whole scene, and one query holds it

@@ -17,9 +17,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from videochat_tools.errors import ModelLoadError
 
-__all__ = ["deepen", "grow", "read_folder", "read_vocabulary"]
+__all__ = ["grow", "read_folder", "read_vocabulary"]
 
-_QFORMER_LAYER = re.compile(r"(?<=qformer\.layers\.)\d+(?=\.)")
 _LAYER = re.compile(r"(?<=language_model\.model\.layers\.)\d+(?=\.)")
 _WRITERS = ("self_attn.o_proj.weight", "mlp.down_proj.weight")  # with these at zero a LLaMA layer changes nothing
 _QUERIES = ("query_tokens", "extra_query_tokens")
@@ -75,33 +74,6 @@ def grow(
             place[:, : value.shape[1]] = value
         else:
             raise ModelLoadError(f"{name} is {tuple(value.shape)}, its place {tuple(place.shape)}")
-
-
-@torch.no_grad()
-def deepen(network: nn.Module, old: Mapping[str, Tensor]) -> None:
-    """Put the tensors of a network into one whose Q-Former has more layers, at its end.
-
-    They begin nearly as the identity: they write nothing, and their norms are those of the last old layer. Parts that
-    the old network lacks keep their fresh weights.
-
-    Raises:
-        ModelLoadError: A tensor has no place, or is of another shape.
-    """
-    own = dict(network.state_dict())
-    for name, value in old.items():
-        if name not in own or own[name].shape != value.shape:
-            raise ModelLoadError(f"{name} {tuple(value.shape)} does not fit the network that is to go on with it")
-        own[name].copy_(value)
-    last = max(int(number[0]) for name in old if (number := _QFORMER_LAYER.search(name)))
-    for name, place in own.items():
-        if name in old or not _QFORMER_LAYER.search(name):
-            continue
-        if name.endswith((".output.dense.weight", ".output.dense.bias")):
-            place.zero_()
-        elif ".norm." in name:  # each row of the old network ended in one of these
-            stem, ending = _QFORMER_LAYER.split(name)[0], name.rsplit(".", 1)[1]
-            rows = "text" if ".text_feed_forward." in name else "query"
-            place.copy_(own[f"{stem}{last}.{rows}_feed_forward.output.norm.{ending}"])
 
 
 def _move_words(

@@ -15,7 +15,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.messages.content import create_image_block, create_video_block
 from langchain_tests.integration_tests import ChatModelIntegrationTests
-from langchain_tests.integration_tests.chat_models import magic_function, unicode_customer
+from langchain_tests.integration_tests.chat_models import unicode_customer
 from langchain_tests.unit_tests import ChatModelUnitTests
 from PIL import Image
 from tiny_model import make_tiny_chat_model
@@ -24,12 +24,7 @@ from videochat_tools import visuals
 from videochat_tools.chat_model import ChatVideoChat
 from videochat_tools.tool_calling import call_text
 
-# These want to see arguments that stand in the question: a number, names in Chinese and Japanese.
-READING = {
-    "test_tool_calling",
-    "test_tool_calling_async",
-    "test_unicode_tool_call_integration",
-}
+READING = "test_unicode_tool_call_integration"  # wants names in Chinese and Japanese copied from the question
 
 
 class _Suite:
@@ -41,7 +36,7 @@ class _Suite:
     @pytest.fixture(autouse=True)
     def _models(self, request: pytest.FixtureRequest, other_tiny_chat: Path) -> None:
         self.other = str(other_tiny_chat)
-        if request.node.originalname in READING:
+        if request.node.originalname == READING:
             self.model_folder = str(request.getfixturevalue("schooled"))
 
     @property
@@ -110,11 +105,9 @@ def schooled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wide = {"model_type": "llama", "hidden_size": 512, "num_attention_heads": 8, "num_key_value_heads": 8}
     chat = with_language_model(tiny, folder / "chat", std=0.1, **wide)
     pupil = ChatVideoChat(model=str(chat), call_first=True)
-    magic = pupil.bind_tools([magic_function], tool_choice="any")
     customer = pupil.bind_tools([unicode_customer], tool_choice="any")
     told = "Create a customer named '{}' ({}"
     return taught(chat, [
-        (magic, "What is the value of magic_function(3)? Use the tool.", call_text("magic_function", {"input": 3})),
         (customer, told.format("你好啊集团", "Hello Group) - a Chinese technology company"),
          call_text("unicode_customer", {"customer_name": "你好啊集团", "description": "技术公司"})),
         (customer, told.format("こんにちは株式会社", "Hello Corporation) - a Japanese company"),

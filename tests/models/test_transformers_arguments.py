@@ -80,7 +80,7 @@ def test_an_adapter_is_added_and_taken_off(
     plain = answers(chat, processor, inputs, do_sample=False)
     model = AutoModelForImageTextToText.from_pretrained(BUNDLED).eval()
     torch.manual_seed(1)
-    lora = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    lora = peft.LoraConfig(r=4, lora_alpha=64, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     tuned = peft.get_peft_model(model, lora)
     changed = answers(tuned, processor, inputs, do_sample=False)
     assert changed != plain

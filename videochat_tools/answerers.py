@@ -133,19 +133,23 @@ class TokenAnswerer(Answerer):
         """The clips, the earlier turns, the question."""
         if all(clip.anchor is not None for clip in clips):  # what the question speaks of is not shown
             question = without_anchor(question)
-        if (
-            self.chat.engine.grounding.max_clips == 1
-        ):  # the search has found the moment, and the model is shown no other
+        engine = self.chat.engine
+        if engine.grounding.max_clips == 1:  # the search has found the moment, and the model is shown no other
             question = without_moment(question)
-        cached, frames = self.clip_source is not None, self.chat.engine.told_frames
-        return clip_messages(clips, question, history, cached=cached, frames=frames)
+        cached = self.clip_source is not None
+        return clip_messages(clips, question, history, cached=cached, frames=engine.told_frames)
 
     def _budget(self, room: int, clips: int) -> Budget:
         engine = self.chat.engine
         # The reply needs room too; a quarter of a small context is enough for an answer with its citation.
         size = engine.context_tokens - min(self.chat.max_tokens, engine.context_tokens // 4)
-        limits = engine.tokens_per_clip, engine.grounding.max_clips
-        return Budget(size - room, *limits, self.chat.get_num_tokens, engine.told_frames)
+        return Budget(
+            max_input_tokens=size - room,
+            tokens_per_clip=engine.tokens_per_clip,
+            max_clips=engine.grounding.max_clips,
+            count_tokens=self.chat.get_num_tokens,
+            frames=engine.told_frames,
+        )
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,7 @@ def clip_caption(span: TimeSpan | None, text: str = "", frames: int = 0) -> str:
     Args:
         span: of the clip.
         text: what is said in it.
-        frames: how many frames to tell the times of, for models that were trained with them; the released ones are
-            told so of a whole video.
+        frames: how many frames to tell the times of, for models that were trained with them.
     """
     parts = []
     if span is not None:

@@ -185,7 +185,12 @@ class ChatEngine:
         """How the model was trained to be asked."""
         path = self.folder / GROUNDING_FILE
         told = read_json(path) if path.is_file() else {}
-        return Grounding(**{known.name: told[known.name] for known in fields(Grounding) if known.name in told})
+        known = {field.name: told[field.name] for field in fields(Grounding) if field.name in told}
+        for name, value in known.items():
+            wanted = type(getattr(Grounding(), name))
+            if type(value) is not wanted:
+                raise ModelLoadError(f"{path}: {name} must be {wanted.__name__}, got {value!r}; correct the file")
+        return Grounding(**known)
 
     @property
     def told_frames(self) -> int:

@@ -15,7 +15,7 @@ def test_run_time_prompt_is_the_trained_one() -> None:
     from videochat_tools.training.batches import encode_conversations
     from videochat_tools.training.conversations import Conversation, assemble
     from videochat_tools.training.tokenizers import build_llm_tokenizer
-    from videochat_tools.training.world.choices import FRAMES
+    from videochat_tools.training.world.scene import FRAMES
 
     clips = [
         SearchHit("a", "a.mp4", "file:///a.mp4", TimeSpan(42.3, 51.7), 0.9, text="The harbour opens at nine."),

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from videochat_tools.chat_model import ChatVideoChat
-from videochat_tools.engine import Grounding
+from videochat_tools.engine import GROUNDING_FILE, ChatEngine, Grounding
+from videochat_tools.errors import ModelLoadError
 from videochat_tools.models.videochat2 import VideoChat2ForConditionalGeneration
 from videochat_tools.training.bundle import bundle_chat
 from videochat_tools.training.instruct import start_chat_model
 from videochat_tools.training.recipe import SIZES
-from videochat_tools.training.world.choices import FRAMES
+from videochat_tools.training.world.scene import FRAMES
 
 
 def test_several_checkpoints_are_averaged(tmp_path: Path) -> None:
@@ -29,3 +31,6 @@ def test_several_checkpoints_are_averaged(tmp_path: Path) -> None:
     engine = ChatVideoChat(model=str(tmp_path / "chat"), max_tokens=2).engine
     assert engine.grounding == Grounding(max_clips=2, frame_times=True, brief_tools=True)
     assert engine.told_frames == engine.num_frames == FRAMES
+    (tmp_path / "chat" / GROUNDING_FILE).write_text('{"max_clips": "two"}')
+    with pytest.raises(ModelLoadError, match="max_clips must be int, got 'two'"):
+        _ = ChatEngine(tmp_path / "chat", "cpu").grounding

@@ -17,10 +17,10 @@ from videochat_tools.training.drills import (
     read_transcript,
     tool_drill,
 )
-from videochat_tools.training.world.choices import CHOICE_KINDS, FRAMES, ask_choice, ask_when
+from videochat_tools.training.world.choices import CHOICE_KINDS, ask_choice, ask_when
 from videochat_tools.training.world.language import contradict, counted
 from videochat_tools.training.world.questions import ask
-from videochat_tools.training.world.scene import COLOURS, HELD_OUT, SHAPES, sample_scene
+from videochat_tools.training.world.scene import COLOURS, FRAMES, HELD_OUT, SHAPES, sample_scene
 from videochat_tools.types import TimeSpan, parse_timecode
 
 

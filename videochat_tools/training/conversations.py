@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from random import Random
 
 from videochat_tools.context import NOT_FOUND, cited_answer, clip_line
-from videochat_tools.training.world.choices import FRAMES, ask_choice, ask_when
+from videochat_tools.training.world.choices import ask_choice, ask_when
 from videochat_tools.training.world.language import clause, name, verb
 from videochat_tools.training.world.narration import narrate, random_words
 from videochat_tools.training.world.questions import KINDS, Question, ask, describe, dialogue
-from videochat_tools.training.world.scene import COLOURS, HELD_OUT, SHAPES, Scene
+from videochat_tools.training.world.scene import COLOURS, FRAMES, HELD_OUT, SHAPES, Scene
 from videochat_tools.types import TimeSpan, format_timecode
 
 __all__ = ["Conversation", "Piece", "assemble", "converse", "dense_text"]

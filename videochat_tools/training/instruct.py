@@ -238,8 +238,8 @@ def tell_clips(
 ) -> Tensor:
     """Clip tokens [clips, Q, h] of what the tower sees, [clips, S, D].
 
-    The Q-Former is told nothing, as in stage 1, which gave its rows their meaning; with ``choice``, what MVBench tells
-    it, which blurs them a little.
+    The Q-Former is told nothing, as where stage 1 gave its rows their meaning; with ``choice``, what MVBench tells it,
+    which blurs them a little.
     """
     told: dict[str, Tensor] = {}
     if choice:

@@ -22,8 +22,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from videochat_tools.context import FRAMES_LABEL
 from videochat_tools.training.batches import ConversationBatch
-from videochat_tools.training.world.choices import FRAMES, LETTERS
+from videochat_tools.training.world.choices import LETTERS
 from videochat_tools.training.world.narration import SPEAKERS
+from videochat_tools.training.world.scene import FRAMES
 
 __all__ = ["Line", "LineHeads", "Reading", "read_lines"]
 
@@ -79,8 +80,8 @@ class _Signs:
         self.open, self.close, self.colon, self.quote, self.dash = (vocabulary[sign] for sign in '():"–')
         self.asks = vocabulary["?"]
         self.seconds = {vocabulary[f"{number:02d}"] for number in range(60)}
-        self.silent = {self.close, vocabulary["▁"]}
         self.space = vocabulary["▁"]
+        self.silent = {self.close, self.space}
         self.numbers = [vocabulary[str(number)] for number in range(FRAMES + 1)]
         self.frames = tuple(vocabulary[f"▁{word}"] for word in FRAMES_LABEL.split())
         self.since, self.until = vocabulary["▁from"], vocabulary["▁to"]

@@ -16,6 +16,7 @@ from videochat_tools.models.videochat2.configuration_videochat2 import (
 )
 from videochat_tools.models.videochat2.image_processing import CLIP_MEAN, CLIP_STD
 from videochat_tools.training.clips import ClipFormat
+from videochat_tools.training.world.scene import FRAMES
 
 __all__ = [
     "NANO",
@@ -75,8 +76,8 @@ def vision_config(size: Size = NANO) -> VideoChat2VisionConfig:
         hidden_act="relu",
         image_size=64,
         patch_size=16,
-        num_frames=8,
-        position_num_frames=8,
+        num_frames=FRAMES,
+        position_num_frames=FRAMES,
         position_image_size=64,
         temporal_kernel_size=3,
         stem_channels=(64, 128),
@@ -107,7 +108,7 @@ def retrieval_config(vocabulary: int, size: Size = NANO) -> VideoChat2RetrievalC
         vision_config=vision_config(size),
         qformer_config=qformer_config(vocabulary, queries=SLOT_QUERIES + SCENE_QUERIES, extra=0, size=size),
         projection_dim=96,
-        temporal_embed_frames=8,
+        temporal_embed_frames=FRAMES,
         aggregation="max",  # a text is about one object, one event or the whole scene, and one query holds it
         caption_weight=0.0,
     )

@@ -22,6 +22,7 @@ from videochat_tools.training.world.language import Text
 from videochat_tools.training.world.scene import (
     ACTIONS,
     COLOURS,
+    FRAMES,
     INTERACTIONS,
     SHAPES,
     SIZES,
@@ -51,8 +52,8 @@ EVENT_VALUES: dict[str, tuple[str, ...]] = {
     **{f"who_{name}": values for name, values in OBJECT_VALUES.items()},
     **{f"whom_{name}": (_NONE, *values) for name, values in OBJECT_VALUES.items()},
     "place": _PLACES,
-    "begin": tuple(map(str, range(9))),
-    "end": tuple(map(str, range(9))),
+    "begin": tuple(map(str, range(FRAMES + 1))),
+    "end": tuple(map(str, range(FRAMES + 1))),
 }
 TEXT_VALUES: dict[str, tuple[str, ...]] = {
     "deed": (_NONE, STILL, "move", *ACTIONS, *INTERACTIONS),

@@ -13,6 +13,7 @@ from videochat_tools.training.world.scene import (
     ACTIONS,
     COLOURS,
     DIRECTIONS,
+    FRAMES,
     HELD_OUT,
     INTERACTIONS,
     SHAPES,
@@ -24,7 +25,7 @@ from videochat_tools.training.world.scene import (
 )
 from videochat_tools.types import TimeSpan, format_timecode
 
-__all__ = ["CHOICE_KINDS", "FRAMES", "ask_choice", "ask_when", "lettered"]
+__all__ = ["CHOICE_KINDS", "ask_choice", "ask_when", "lettered"]
 
 CHOICE_KINDS = ("colour", "shape", "size", "texture", "direction", "motion", "count", "which", "order")
 _PROMPT = ChoicePrompt()
@@ -37,7 +38,6 @@ _VALUES = {
     "count": NUMBERS[1:6],
 }
 LETTERS = "ABCD"
-FRAMES = 8  # of every clip, whose times are told
 
 
 def ask_choice(rng: Random, scene: Scene, kind: str | None = None) -> Question | None:
@@ -110,7 +110,7 @@ def _wrong_events(rng: Random, scene: Scene) -> list[str]:
 def ask_when(rng: Random, scene: Scene, span: TimeSpan, event: Event) -> Question:
     """When an event of the scene happens, in a video that shows the scene at ``span``.
 
-    It is told by the times of the frames (:data:`FRAMES`) that are the first to show it and, where there is one, the
+    It is told by the times of the frames that are the first to show it and, where there is one, the
     first not to; these are within a second of the truth, and nothing finer is seen.
     """
     happening = clause(rng, scene, event)

@@ -33,6 +33,7 @@ __all__ = [
     "ACTIONS",
     "COLOURS",
     "DIRECTIONS",
+    "FRAMES",
     "HELD_OUT",
     "INTERACTIONS",
     "SHAPES",
@@ -50,6 +51,8 @@ __all__ = [
 
 Fact = tuple  # ("is", look) | ("does", kind, look) | ("meets", kind, look, look) | ("then", …) | ("count", n)
 Look = tuple  # (colour, shape, size, texture), each None where it is left open
+
+FRAMES = 8  # that the nano sees of a clip, one from each eighth
 
 _TRIES = 20_000  # scenes drawn in search of a held-out action
 
@@ -167,7 +170,7 @@ class Scene:
 
     def eighth(self, time: float) -> int:
         """The border between eighths of the scene that is nearest to a time in seconds, 0..8."""
-        return round(8 * time / self.duration)
+        return round(FRAMES * time / self.duration)
 
     @cached_property
     def facts(self) -> frozenset[Fact]:

@@ -4,7 +4,7 @@
 #   sh examples/train_nano.sh [FOLDER] [SCALE] [SIZE] [SEED]
 # SCALE multiplies all times: 0.01 makes a rehearsal. SIZE is half, nano or double, see training/recipe.py.
 # On a GPU: DEVICE=cuda, and a SCALE of 0.16 for 25 minutes; that was not tried yet.
-# The stages of sight and of language need nothing of each other, so they run side by side.
+# The stages of sight and of language need nothing of each other, so they run side by side; the last has both cores.
 set -eu
 folder=${1:-runs/nano}
 scale=${2:-1}
@@ -13,6 +13,7 @@ seed=${4:-0}
 python=${PYTHON:-python}
 set -- --size "$size" --seed "$seed" --device "${DEVICE:-cpu}"
 clips=$("$python" -c "print(max(int(12000 * min($scale, 1)), 64))")  # that the finished sight watches, once
+processes=$([ "${DEVICE:-cpu}" = cpu ] && echo 2 || echo 1)
 minutes() { "$python" -c "print($1 * $scale)"; }
 
 "$python" -m videochat_tools.training.align --folder "$folder/align" --minutes "$(minutes 80)" --rate 0.4 "$@" &
@@ -20,9 +21,9 @@ sight=$!
 "$python" -m videochat_tools.training.instruct language --folder "$folder/language" --minutes "$(minutes 80)" \
     --rate 0.4 --hold 0.6 "$@"
 wait "$sight"
-"$python" -m videochat_tools.training.instruct instruct --folder "$folder/chat" --align "$folder/align/state.pt" \
-    --language "$folder/language/state.pt" --minutes "$(minutes 75)" --rate 0.4 --hold 0.5 --bank "$clips" \
-    --text-rows 16 "$@"
+"$python" -m torch.distributed.run --standalone --nproc_per_node "$processes" -m videochat_tools.training.instruct \
+    instruct --folder "$folder/chat" --align "$folder/align/state.pt" --language "$folder/language/state.pt" \
+    --minutes "$(minutes 75)" --rate 0.4 --hold 0.5 --bank "$clips" --rows 16 --text-rows 12 "$@"
 "$python" -m videochat_tools.training.bundle --align "$folder/align/state.pt" --chat "$folder/chat/state.pt" \
     --max-clips 1 --folder "$folder/nano" --size "$size"
 "$python" -m videochat_tools.evaluation.calibrate --retrieval "$folder/nano/retrieval"

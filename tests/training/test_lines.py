@@ -61,6 +61,9 @@ def test_answers_ask_for_the_frames_whose_times_they_tell(words) -> None:
     ids = batch.input_ids[0].tolist()
     next_to_come = {words.decode([ids[place + 1]]).strip() for _, place, _ in wanted["wanted_frame"]}
     assert next_to_come == {"17", "04", "06"}
+    for name, frame in (("wanted_begin", "2"), ("wanted_end", "6")):  # both before the answer begins
+        ((_, place, token),) = wanted[name]
+        assert (words.decode([token]), words.decode(ids[place - 1 : place + 1])) == (frame, "Assistant:")
 
 
 def test_a_few_steps_teach_what_a_line_is_marked_by(words) -> None:
@@ -79,6 +82,23 @@ def test_a_few_steps_teach_what_a_line_is_marked_by(words) -> None:
         seen.append(right)
     assert {"l_mark", "l_wanted", "l_before", "l_told_mark"} <= {*seen[0]}
     assert seen[0]["l_mark"] < 0.2 < 0.5 < seen[-1]["l_mark"]
+
+
+def test_heads_that_do_not_teach_leave_the_language_model_alone(words) -> None:
+    config = chat_config(1, len(words), SIZES["half"]).text_config
+    model, row = LlamaForCausalLM(config), option_drill(Random(0))
+
+    def gradients(heads: LineHeads | None) -> list[torch.Tensor | None]:
+        model.zero_grad()
+        language_loss(model, words, [row], heads)[0].backward()
+        return [parameter.grad for parameter in model.parameters()]
+
+    alone, heads = gradients(None), LineHeads(config.hidden_size, words, config.num_hidden_layers)
+    for teaches in (False, True):
+        heads.teaches = teaches
+        same = all(torch.equal(a, b) for a, b in zip(alone, gradients(heads), strict=True) if a is not None)
+        assert same is not teaches
+        assert float(heads.heads["mark"].weight.grad.abs().sum()) > 0.0
 
 
 def test_rows_without_lines_ask_nothing(words) -> None:

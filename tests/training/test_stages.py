@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from random import Random
 
@@ -26,7 +29,7 @@ from videochat_tools.training.instruct import (
     tell_clips,
     token_bank,
 )
-from videochat_tools.training.loop import Loop, LoopOptions
+from videochat_tools.training.loop import Loop, LoopOptions, read_state
 from videochat_tools.training.muon import Muon, orthogonalize
 from videochat_tools.training.recipe import chat_config, clip_format, retrieval_config, vision_config
 from videochat_tools.training.slots import PlotHeads, SlotHeads, tells_plot
@@ -185,11 +188,11 @@ def test_every_kind_of_step_trains_its_part(words, pieces) -> None:
 def test_clips_that_are_watched_once_are_told_of_in_both_ways(pieces) -> None:
     torch.manual_seed(0)
     chat = start_chat_model(None, None)
-    (plain, choice), scenes = token_bank(chat, pieces, FORM, 32, seed=0)
+    (plain, choice), scenes = token_bank(chat, pieces, FORM, 32, seed="0")
     assert plain.shape == choice.shape == (len(scenes), 24, 160) == (32, 24, 160)
     assert not torch.equal(plain, choice)  # the Q-Former is told something else where MVBench asks
     assert not plain.requires_grad
-    again, _ = token_bank(chat, pieces, FORM, 32, seed=0)
+    again, _ = token_bank(chat, pieces, FORM, 32, seed="0")
     assert torch.equal(again[0], plain)
 
 
@@ -232,6 +235,48 @@ def test_a_step_with_an_infinite_gradient_changes_nothing(tmp_path: Path) -> Non
     loop = Loop(model, tmp_path, LoopOptions(minutes=1.0))
     loop.update((model(torch.ones(1, 3)) * float("inf")).sum(), {})
     assert torch.equal(model.weight, before)
+
+
+PROCESSES = """
+import sys
+from pathlib import Path
+import torch
+from torch import nn
+from videochat_tools.training.loop import Loop, LoopOptions, join_processes, read_state
+
+process, folder = join_processes(), Path(sys.argv[1])
+torch.manual_seed(0)
+model = nn.ModuleDict({"used": nn.Linear(6, 6), "seldom": nn.Linear(6, 6, bias=False)})
+loop = Loop(model, folder, LoopOptions(minutes=10.0, warm_up=0.0, hold=1.0))
+steps = iter(loop)
+for step in range(4):
+    assert next(steps) == step
+    losses = []
+    for share in (process,) if process is not None else (0, 1):
+        inputs = torch.randn(8, 6, generator=torch.Generator().manual_seed(10 * step + share))
+        used = model["used"](inputs)
+        used = model["seldom"](used) if share else used  # one process has no gradient of it
+        losses.append(((used - inputs.sum(1, keepdim=True)) ** 2).mean())
+    loop.update(torch.stack(losses).mean(), {})
+loop.save()
+"""
+
+
+def test_two_processes_take_the_steps_of_one_that_has_both_their_shares(tmp_path: Path) -> None:
+    def run(name: str, *launcher: str, script: str) -> dict[str, torch.Tensor]:
+        (tmp_path / f"{name}.py").write_text(script, encoding="utf-8")
+        command = [sys.executable, *launcher, str(tmp_path / f"{name}.py"), str(tmp_path / name)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return read_state(tmp_path / name / "state.pt")
+
+    one = run("one", script=PROCESSES.replace("join_processes(), Path", "None, Path"))
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    two = run("two", *launcher, script=PROCESSES)
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=0, atol=2e-5)
 
 
 # -------------------------------------------------------------------------------------------------------------- muon

@@ -285,7 +285,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="nano")
     parser.add_argument("--pictures", type=float, default=0.12, help="share of the time")
     parser.add_argument("--busy", type=float, default=0.15, help="share of the time")
-    parser.add_argument("--start", type=Path, help="state.pt of another run, or folder of a network, to begin with")
+    parser.add_argument("--begin", type=Path, help="state.pt of another run, or folder of a network, to begin with")
     parser.add_argument("--settle", type=float, default=0.0, help="share of the time for the training-only heads alone")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -297,7 +297,7 @@ def main() -> None:
         batch=arguments.batch,
         seed=arguments.seed,
         phases=Phases(arguments.pictures, arguments.busy, arguments.settle),
-        start=arguments.start,
+        start=arguments.begin,
         size=SIZES[arguments.size],
     )
 

@@ -28,11 +28,11 @@ _WEIGHTS = {
     "size": 1.0,
     "texture": 1.0,
     "direction": 2.0,
-    "motion": 3.0,
+    "motion": 5.0,
     "count": 5.0,
-    "which": 4.0,
+    "which": 5.0,
     "order": 6.0,
-    "yesno": 5.0,
+    "yesno": 7.0,
     "absent": 5.0,
 }
 _CHOICE_SHARE = 0.18  # of the questions about one clip

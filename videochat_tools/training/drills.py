@@ -80,7 +80,7 @@ def transcript_drill(rng: Random) -> Conversation:
     """Reading a given transcript."""
     # Few lines, and lines of few words, first show what is asked.
     lines = draw_transcript(rng, rng.choice((2, 2, 3, 3, 4, 5, 6)), short=rng.random() < 0.5)
-    kinds = dict.fromkeys(rng.choices(TRANSCRIPT_KINDS, (1, 1, 2, 2, 2, 3), k=8))  # those learned late more often
+    kinds = dict.fromkeys(rng.choices(TRANSCRIPT_KINDS, (1, 1, 2, 4, 3, 2), k=8))  # those learned late more often
     asked = [ask_transcript(rng, lines, kind) for kind in kinds][:4]
     pieces = [Piece(f"###Human: {read_transcript(lines)}")]
     pieces += assemble([], [(question.question, question.answer) for question in asked])

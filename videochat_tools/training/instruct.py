@@ -33,7 +33,7 @@ from videochat_tools.training.conversations import Conversation, converse
 from videochat_tools.training.copying import start_with_copying
 from videochat_tools.training.drills import binding_drill, copy_drill, option_drill, tool_drill, transcript_drill
 from videochat_tools.training.lines import LineHeads
-from videochat_tools.training.loop import Loop, LoopOptions, half_precision, read_state
+from videochat_tools.training.loop import Loop, LoopOptions, half_precision, join_processes, read_state
 from videochat_tools.training.recipe import NANO, SIZES, SLOT_QUERIES, Size, chat_config, clip_format
 from videochat_tools.training.slots import SlotHeads
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
@@ -47,12 +47,13 @@ log = logging.getLogger(__name__)
 _SLOT_WEIGHT = 0.06  # of the slot loss, a sum of ten cross-entropies; the loss of answers is about 0.1
 _TEXT_WEIGHT = 0.5  # of the rows of text alone
 _CHOICE, _CHOICE_SHARE = ChoicePrompt(), 0.1  # what the Q-Former reads where MVBench asks, and how often here
+_HEADS_ALONE = 0.04  # share of the time before new heads (:mod:`~videochat_tools.training.lines`) teach the model
 _EXTRA_CLIPS = (0.94, 0.05, 0.01)  # how often a conversation is about one, two or three clips
 
 
 # What is practised on text alone: at first, what the rest is built on; then beside clips, what these do not teach.
 _FIRST_DRILLS = {"copy": 0.18, "binding": 0.2, "options": 0.05, "call": 0.07, "transcript": 0.2, "scene": 0.3}
-_DRILLS = {"copy": 0.06, "binding": 0.05, "options": 0.14, "call": 0.25, "transcript": 0.38, "scene": 0.12}
+_DRILLS = {"copy": 0.08, "binding": 0.05, "options": 0.12, "call": 0.2, "transcript": 0.43, "scene": 0.12}
 
 
 def language_conversations(rng: Random, count: int, shares: Mapping[str, float] = _DRILLS) -> list[Conversation]:
@@ -87,12 +88,15 @@ def train_language(
     *,
     batch: int = 32,
     seed: int = 0,
+    process: int = 0,
     start: Path | None = None,
     size: Size = NANO,
 ) -> None:
     """Text alone. Leaves its checkpoint in ``folder`` for :func:`train_instruct`.
 
     ``start``: folder of a trained chat model whose language model, as large or with fewer layers, is gone on with.
+    ``process``: number of this one among those of :func:`~videochat_tools.training.loop.join_processes`; each draws its
+    own ``batch``.
     """
     torch.manual_seed(seed)
     tokenizer = build_llm_tokenizer()
@@ -113,7 +117,8 @@ def train_language(
     loop = Loop(trained, folder, options)
     trained.train()
     for step in loop:
-        rng = Random(f"language {seed} {step}")
+        rng = Random(f"language {seed} {process} {step}")
+        lines.teaches = loop.progress > _HEADS_ALONE
         shares = _FIRST_DRILLS if start is None and loop.progress < 0.6 else _DRILLS
         loss, right = language_loss(model, tokenizer, language_conversations(rng, batch, shares), lines)
         loop.update(loss, right)
@@ -259,7 +264,7 @@ def token_bank(
     pieces: PreTrainedTokenizerBase,
     form: ClipFormat,
     count: int,
-    seed: int,
+    seed: str,
 ) -> tuple[tuple[Tensor, Tensor], list[Scene]]:
     """Clip tokens, bfloat16 [count, Q, h], without and with what MVBench tells the Q-Former; and the scenes."""
     parts: tuple[list[Tensor], list[Tensor]] = ([], [])
@@ -280,11 +285,11 @@ def train_instruct(
     language: Path | None,
     options: LoopOptions,
     *,
-    clips: int = 24,
     rows: int = 24,
     text_rows: int = 6,
     bank: int = 0,
     seed: int = 0,
+    process: int = 0,
     start: Path | None = None,
     size: Size = NANO,
 ) -> VideoChat2ForConditionalGeneration:
@@ -295,12 +300,13 @@ def train_instruct(
         align: Checkpoint of :mod:`~videochat_tools.training.align`.
         language: Checkpoint of :func:`train_language`.
         options: Time and rates.
-        clips: Clips a step.
+        rows: Clips a step, and conversations about them.
+        text_rows: Conversations of text alone a step.
         bank: Clips that are watched once, at the start, by a tower and a Q-Former that stay as they are; the questions
             are new at every step. 0: clips are new too, and all learns, as in the released stages 2 and 3.
-        rows: Conversations about them a step.
-        text_rows: Conversations of text alone a step.
         seed: Of data and new weights.
+        process: Number of this one among those of :func:`~videochat_tools.training.loop.join_processes`; each draws and
+            watches clips of its own, as many as are named here.
         start: State of another run of this stage to begin with.
         size: Of the networks.
     """
@@ -312,9 +318,11 @@ def train_instruct(
     words, pieces = build_llm_tokenizer(), build_qformer_tokenizer()
     trained = InstructModel(model, words)
     trained.slots.load_state_dict(_below(seen, "slots."))
+    heads_known = False
     for known in (schooled, begun):
         if known is not None and (lines := _below(known, "lines.")):
-            trained.lines.load_state_dict(lines, strict=False)  # questions that it was not asked begin now
+            unasked = trained.lines.load_state_dict(lines, strict=False).missing_keys  # these begin now
+            heads_known = not unasked
     if begun is not None:
         model.load_state_dict(_below(begun, "network."))
     model.vision_encoder.set_attn_implementation("eager")
@@ -326,23 +334,25 @@ def train_instruct(
         model.language_model.requires_grad_(True)
         model.projection.requires_grad_(True)
         trained.lines.requires_grad_(True)
-        told, scenes = token_bank(model, pieces, form, bank, seed)
+        told, scenes = token_bank(model, pieces, form, bank, f"{seed} {process}")
         log.info("%d clips were watched", len(scenes))
     loop = Loop(trained, folder, options)
     trained.train()
     for step in loop:
-        rng = Random(f"instruct {seed} {step}")
+        trained.lines.teaches = heads_known or loop.progress > _HEADS_ALONE
+        rng = Random(f"instruct {seed} {process} {step}")
         if bank:
-            places = rng.sample(range(len(scenes)), clips)
+            places = rng.sample(range(len(scenes)), rows)
             tokens = told[rng.random() < _CHOICE_SHARE][places]
             shown = [replace(scenes[place]) for place in places]  # copies: their facts are not to be kept
         else:
-            drawn = [draw_clip(rng, form) for _ in range(clips)]
+            drawn = [draw_clip(rng, form) for _ in range(rows)]
             tokens = tell_clips(model, pieces, _see(model, drawn, form), choice=rng.random() < _CHOICE_SHARE)
             shown = [clip.scene for clip in drawn]
         loss, values = instruct_loss(trained, words, rng, tokens, shown, rows=rows, text_rows=text_rows)
         loop.update(loss, values)
-    model.save_pretrained(folder / "chat")
+    if not process:
+        model.save_pretrained(folder / "chat")
     return model
 
 
@@ -355,9 +365,10 @@ def main() -> None:
     parser.add_argument("--align", type=Path, help="instruct: state.pt of the align stage")
     parser.add_argument("--language", type=Path, help="instruct: state.pt of the language stage")
     parser.add_argument(
-        "--start", type=Path, help="language: folder of a chat model; instruct: state.pt of another run to begin with"
+        "--begin", type=Path, help="language: folder of a chat model; instruct: state.pt of another run to begin with"
     )
     parser.add_argument("--bank", type=int, default=0, help="clips that a frozen tower and Q-Former watch")
+    parser.add_argument("--rows", type=int, default=24, help="instruct: clips and conversations about them in a step")
     parser.add_argument("--text-rows", type=int, default=8, help="instruct: rows of text alone in a step")
     parser.add_argument("--hold", type=float, default=0.45, help="share of the time at the full rate")
     parser.add_argument("--rate", type=float, default=1.0, help="factor on all learning rates")
@@ -370,11 +381,17 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
     torch.set_default_device(arguments.device)
+    process = join_processes()
     options = LoopOptions(arguments.minutes, hold=arguments.hold).scaled(arguments.rate)
     options = replace(options, matrix_rate=options.matrix_rate * arguments.sight_rate)
     if arguments.stage == "language":
         train_language(
-            arguments.folder, options, seed=arguments.seed, start=arguments.start, size=SIZES[arguments.size]
+            arguments.folder,
+            options,
+            seed=arguments.seed,
+            process=process,
+            start=arguments.begin,
+            size=SIZES[arguments.size],
         )
     elif arguments.align is None:
         parser.error("instruct goes on from the align stage: give its state.pt with --align")
@@ -384,10 +401,12 @@ def main() -> None:
             arguments.align,
             arguments.language,
             options,
+            rows=arguments.rows,
             bank=arguments.bank,
             text_rows=arguments.text_rows,
             seed=arguments.seed,
-            start=arguments.start,
+            process=process,
+            start=arguments.begin,
             size=SIZES[arguments.size],
         )
 

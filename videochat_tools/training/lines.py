@@ -33,6 +33,7 @@ _OF_QUOTATIONS = ("told_mark", "told_before", "told_after", "told_time")  # the 
 _OF_TIMES = ("told_at",)  # first word of the line that begins then
 _WANTED = "wanted"  # first word of the option whose letter is to come
 _FRAME, _FRAME_WANTED = "frame", "wanted_frame"  # number of a frame by its time; of that whose time is to come
+_ENDS_WANTED = ("wanted_begin", "wanted_end")  # the same of both, where an answer in times begins
 _ASKED = 192  # places of each kind in a batch, at most; an output layer over all would take half the time
 _WEIGHT = 0.15  # of each question, beside the loss of answers
 
@@ -140,6 +141,10 @@ class LineHeads(nn.Module):
 
     Words are asked in the middle of the layers, what refers to them one layer later; frames before the last.
 
+    Attributes:
+        teaches: Whether the language model learns from the questions too. Heads that know nothing yet would wash out
+            what it can: while they start, only they learn.
+
     Args:
         width: Of the language model, h.
         tokenizer: Its tokenizer.
@@ -148,9 +153,10 @@ class LineHeads(nn.Module):
 
     def __init__(self, width: int, tokenizer: PreTrainedTokenizerBase, layers: int) -> None:
         super().__init__()
+        self.teaches = True
         self.signs = _Signs(tokenizer)
         self.layers = dict.fromkeys((*_OF_WORDS, _FRAME), layers // 2)
-        self.layers |= dict.fromkeys((*_OF_QUOTATIONS, *_OF_TIMES, _WANTED), layers // 2 + 1)
+        self.layers |= dict.fromkeys((*_OF_QUOTATIONS, *_OF_TIMES, _WANTED, *_ENDS_WANTED), layers // 2 + 1)
         self.layers[_FRAME_WANTED] = layers - 1  # the event is found before; the last layer looks up the time
         heads = {name: nn.Linear(width, width, bias=False) for name in self.layers}
         for head in heads.values():
@@ -173,7 +179,10 @@ class LineHeads(nn.Module):
                 continue
             rows, places, wanted = zip(*asked[:: -(-len(asked) // _ASKED)], strict=True)
             seen = states[self.layers[name]][list(rows), list(places)]
-            logits = language_model.lm_head(self.heads[name](seen)).float()
+            table = language_model.lm_head.weight
+            if not self.teaches:
+                seen, table = seen.detach(), table.detach()
+            logits = F.linear(self.heads[name](seen), table).float()
             target = torch.tensor(wanted)
             losses.append(_WEIGHT * F.cross_entropy(logits, target))
             right[f"l_{name}"] = (logits.argmax(-1) == target).float().tolist()
@@ -183,6 +192,12 @@ class LineHeads(nn.Module):
         """For every question row, place and the token that is right."""
         asked: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
         asked[_FRAME_WANTED] = self._frames_wanted(batch)
+        begun = set[int]()
+        for place, answer in zip(batch.places.tolist(), batch.answers.tolist(), strict=True):
+            seen = batch.seen[answer]
+            if seen is not None and answer not in begun:
+                begun.add(answer)
+                _add(asked, _ENDS_WANTED, place[0], place[1:], [self.signs.numbers[frame] for frame in seen])
         targets: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for (row, place), target in zip(batch.places.tolist(), batch.targets.tolist(), strict=True):
             targets[row].append((place, target))

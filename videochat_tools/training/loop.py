@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from videochat_tools.training.muon import Muon
 
-__all__ = ["Loop", "LoopOptions", "half_precision", "read_state", "split_parameters"]
+__all__ = ["Loop", "LoopOptions", "half_precision", "join_processes", "read_state", "split_parameters"]
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +67,22 @@ def half_precision() -> torch.autocast:
     return torch.autocast(torch.get_default_device().type, torch.bfloat16)
 
 
+def join_processes() -> int:
+    """Take part in the run that ``torchrun`` started, if it did; the number of this process among them."""
+    if not distributed.is_torchelastic_launched():
+        return 0
+    distributed.init_process_group("gloo")
+    return distributed.get_rank()
+
+
 class Loop:
-    """Iterate over steps until the time is up: ``for step in loop: loop.update(loss, {...})``."""
+    """Iterate over steps until the time is up: ``for step in loop: loop.update(loss, {...})``.
+
+    After :func:`join_processes`, every process gives the loss of its own share of a step; all take the same steps by
+    the mean of their gradients and the clock of the first, which alone writes the log and the checkpoints. Nothing
+    wraps the model (as DistributedDataParallel would): its parts are called one by one and many of its weights are
+    left out of some steps.
+    """
 
     def __init__(self, model: nn.Module, folder: Path, options: LoopOptions) -> None:
         """Take up a run where it was left, if ``folder`` holds its checkpoint."""
@@ -83,6 +97,8 @@ class Loop:
         self.rates = [group["lr"] for optimizer in self.optimizers for group in optimizer.param_groups]
         self.step, self.elapsed = 0, 0.0
         self._sums: dict[str, list[float]] = defaultdict(list)
+        self._together = distributed.is_initialized()
+        self._writes = not self._together or distributed.get_rank() == 0
         self._resume()
 
     @property
@@ -97,7 +113,7 @@ class Loop:
             yield self.step
             self.step += 1
             now = time.monotonic()
-            self.elapsed, last = self.elapsed + now - last, now
+            self.elapsed, last = self._first_of(self.elapsed + now - last), now
             if self.step % self.options.log_steps == 0:
                 self._report()
             if now - last_save > self.options.checkpoint_seconds:
@@ -111,6 +127,7 @@ class Loop:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self._share_gradients()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
         if not torch.isfinite(norm):
             log.warning("step %d: the gradient is not finite; the step is left out", self.step)
@@ -132,7 +149,30 @@ class Loop:
             return 1.0
         return options.floor + (1 - options.floor) * (1 - done) / (1 - options.hold)
 
+    def _first_of(self, value: float) -> float:
+        """The first process's value: were each to keep its own clock, one would wait for a step that none takes."""
+        if not self._together:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64, device="cpu")
+        distributed.broadcast(shared, 0)
+        return float(shared)
+
+    def _share_gradients(self) -> None:
+        if not self._together:
+            return
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        mean = torch.cat([gradient.flatten().cpu() for gradient in gradients])
+        distributed.all_reduce(mean)
+        mean /= distributed.get_world_size()
+        for gradient, part in zip(gradients, mean.split([one.numel() for one in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
     def _report(self) -> None:
+        if not self._writes:
+            return
         means = {name: round(sum(values) / len(values), 4) for name, values in self._sums.items() if values}
         self._sums.clear()
         row: dict[str, Any] = {"step": self.step, "minutes": round(self.elapsed / 60, 2), **means}
@@ -142,6 +182,8 @@ class Loop:
 
     def save(self) -> None:
         """Write a checkpoint; the old one stays whole until the new one is."""
+        if not self._writes:
+            return
         state = {
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],

@@ -66,6 +66,48 @@ def test_answers_ask_for_the_frames_whose_times_they_tell(words) -> None:
         assert (words.decode([token]), words.decode(ids[place - 1 : place + 1])) == (frame, "Assistant:")
 
 
+def test_answers_ask_for_the_line_that_they_quote_and_cite(words) -> None:
+    told = '###Human: [04:18–04:22] Iris: "the beach opens"\n[04:34–04:36] David: "twelve castle"\n'
+    quoted = Piece(' "twelve castle" [04:34–04:36]', True)
+    named = Piece(" Iris [04:18–04:22]", True)
+    row = Conversation(
+        (
+            Piece(told + '###Human: what is said after "the beach opens"?\n###Assistant:'),
+            quoted,
+            Piece('###Human: who says "the beach opens"?\n###Assistant:'),
+            named,
+            Piece("###"),
+        ),
+        ("t_after", "t_who"),
+    )
+    batch = encode_conversations(words, [row], 0)
+    wanted = LineHeads(32, words, 4)._ask(batch)
+    tokens = words.convert_ids_to_tokens(batch.input_ids[0].tolist())
+
+    def shown(name: str) -> list[tuple[str, str]]:
+        return [(tokens[place], words.decode([token]).strip()) for _, place, token in wanted[name]]
+
+    assert shown("wanted_words") == [(":", "twelve"), ("▁", "twelve"), ('"', "twelve")]
+    assert shown("wanted_time") == [("▁", "34"), ("[", "34"), ("▁", "18"), ("[", "18")]
+
+
+def test_an_option_is_asked_for_by_a_word_that_no_other_has(words) -> None:
+    options = "(A) the red circle\n(B) the red star\n(C) the blue star\n"
+    again = "(A) the blue circle\n(B) the red circle\n"
+    pieces = []
+    for listed, answer in (
+        (options, "(B) the red star"),
+        (options, "(C) the blue star"),
+        (again, "(B) the red circle"),
+    ):
+        pieces += [Piece(f"###Human: Question: what moves?\nOptions:\n{listed}###Assistant: Best option:")]
+        pieces += [Piece(answer, True)]
+    row = Conversation((*pieces, Piece("###")), ("choice",) * 3)
+    wanted = LineHeads(32, words, 4)._ask(encode_conversations(words, [row], 0))["wanted"]
+    # No word is the second's alone: its first one stands for it.
+    assert [words.decode([token]).strip() for _, _, token in wanted] == ["the", "blue", "red"]
+
+
 def test_a_few_steps_teach_what_a_line_is_marked_by(words) -> None:
     torch.manual_seed(0)
     config = chat_config(1, len(words), SIZES["half"]).text_config

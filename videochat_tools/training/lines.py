@@ -11,7 +11,7 @@ which of them begins and ends what is asked about.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -31,7 +31,8 @@ __all__ = ["Line", "LineHeads", "Reading", "read_lines"]
 _OF_WORDS = ("mark", "time", "before")  # letter or speaker, first second, first word of the line before
 _OF_QUOTATIONS = ("told_mark", "told_before", "told_after", "told_time")  # the same of the line that a question quotes
 _OF_TIMES = ("told_at",)  # first word of the line that begins then
-_WANTED = "wanted"  # first word of the option whose letter is to come
+_WANTED = "wanted"  # a word that only the option has whose letter is to come
+_OF_ANSWERS = ("wanted_words", "wanted_time")  # first word and time of the line that an answer is about to quote, cite
 _FRAME, _FRAME_WANTED = "frame", "wanted_frame"  # number of a frame by its time; of that whose time is to come
 _ENDS_WANTED = ("wanted_begin", "wanted_end")  # the same of both, where an answer in times begins
 _ASKED = 192  # places of each kind in a batch, at most; an output layer over all would take half the time
@@ -78,7 +79,8 @@ class _Signs:
         self.letters = {vocabulary[letter] for letter in LETTERS}
         self.speakers = {vocabulary[f"▁{name}"] for name in SPEAKERS}
         self.ends = {vocabulary[sign] for sign in ("<0x0A>", "###")}
-        self.open, self.close, self.colon, self.quote, self.dash = (vocabulary[sign] for sign in '():"–')
+        signs = (vocabulary[sign] for sign in '():"–[')
+        self.open, self.close, self.colon, self.quote, self.dash, self.bracket = signs
         self.asks = vocabulary["?"]
         self.seconds = {vocabulary[f"{number:02d}"] for number in range(60)}
         self.space = vocabulary["▁"]
@@ -157,7 +159,8 @@ class LineHeads(nn.Module):
         self.signs = _Signs(tokenizer)
         self.layers = dict.fromkeys((*_OF_WORDS, _FRAME), layers // 2)
         self.layers |= dict.fromkeys((*_OF_QUOTATIONS, *_OF_TIMES, _WANTED, *_ENDS_WANTED), layers // 2 + 1)
-        self.layers[_FRAME_WANTED] = layers - 1  # the event is found before; the last layer looks up the time
+        # What is wanted is found before; the last layer looks up the rest of it.
+        self.layers |= dict.fromkeys((_FRAME_WANTED, *_OF_ANSWERS), layers - 1)
         heads = {name: nn.Linear(width, width, bias=False) for name in self.layers}
         for head in heads.values():
             nn.init.eye_(head.weight)
@@ -224,8 +227,30 @@ class LineHeads(nn.Module):
                 # The answer is an option too: only those that stand before.
                 told = [line for line in reading.lines if line.mark == target and line.words[0] <= place]
                 if told and told[-1].time is None:
-                    asked[_WANTED].append((row, place, ids[told[-1].words[0]]))
+                    asked[_WANTED].append((row, place, _telling(reading.lines, told[-1], ids)))
+            for words_at, time_at, line in self._cited(ids, spoken, [place for place, _ in targets[row]]):
+                asked[_OF_ANSWERS[0]] += [(row, place, ids[line.words[0]]) for place in words_at]
+                asked[_OF_ANSWERS[1]] += [(row, place, line.time) for place in time_at if line.time is not None]
         return asked
+
+    def _cited(
+        self, ids: Sequence[int], spoken: Sequence[Line], places: Sequence[int]
+    ) -> Iterator[tuple[list[int], list[int], Line]]:
+        """The answers that cite a line, told by its seconds: places before its words, places before its time.
+
+        Args:
+            ids: Of the row.
+            spoken: Lines of its transcript.
+            places: Before the tokens that answers consist of.
+        """
+        by_time = {line.time: line for line in spoken}
+        start = 0
+        for number, place in enumerate(places):
+            if number and place != places[number - 1] + 1:
+                start = number
+            if ids[place] == self.signs.bracket and (line := by_time.get(_begin(ids[place : place + 8], self.signs))):
+                before = [*places[start : start + 3]] if ids[places[start] + 2] == self.signs.quote else []
+                yield before, [place - 1, place], line
 
     def _frames_wanted(self, batch: ConversationBatch) -> list[tuple[int, int, int]]:
         """Which frame is wanted where an answer goes on with its time: ``from 12:35 to 12:37``."""
@@ -239,6 +264,20 @@ class LineHeads(nn.Module):
                 for first, last in _times(batch.input_ids[row].tolist(), place + 2, self.signs)[:1]:
                     wanted += [(row, here, frame) for here in {first - 1, last - 1}]
         return wanted
+
+
+def _telling(lines: Sequence[Line], option: Line, ids: Sequence[int]) -> int:
+    """The first word of an option that no other of its list has, else its first; lists begin anew at A."""
+    number = next(place for place, line in enumerate(lines) if line is option)
+    first = max(place for place in range(number + 1) if place == 0 or lines[place].mark <= lines[place - 1].mark)
+    others = set[int]()
+    for place in range(first, len(lines)):
+        if place > first and lines[place].mark <= lines[place - 1].mark:
+            break
+        if place != number:
+            others |= {ids[word] for word in lines[place].words}
+    words = [ids[word] for word in option.words]
+    return next((word for word in words if word not in others), words[0])
 
 
 def _add(

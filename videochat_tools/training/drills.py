@@ -196,7 +196,7 @@ def _identifier(rng: Random) -> str:
 
 
 def _draw_tool(rng: Random) -> ToolSpec:
-    parameters = {_identifier(rng): rng.choice(("integer", "string", "string")) for _ in range(rng.choice((1, 1, 2)))}
+    parameters = {_identifier(rng): rng.choice(("integer", "string")) for _ in range(rng.choice((1, 1, 2)))}
     schema: dict[str, Any] = {
         "properties": {name: {"type": kind} for name, kind in parameters.items()},
         "required": [*parameters],

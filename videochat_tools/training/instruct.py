@@ -53,7 +53,7 @@ _EXTRA_CLIPS = (0.94, 0.05, 0.01)  # how often a conversation is about one, two 
 
 # What is practised on text alone: at first, what the rest is built on; then beside clips, what these do not teach.
 _FIRST_DRILLS = {"copy": 0.18, "binding": 0.2, "options": 0.05, "call": 0.07, "transcript": 0.2, "scene": 0.3}
-_DRILLS = {"copy": 0.08, "binding": 0.05, "options": 0.12, "call": 0.2, "transcript": 0.43, "scene": 0.12}
+_DRILLS = {"copy": 0.06, "binding": 0.03, "options": 0.1, "call": 0.33, "transcript": 0.38, "scene": 0.1}
 
 
 def language_conversations(rng: Random, count: int, shares: Mapping[str, float] = _DRILLS) -> list[Conversation]:

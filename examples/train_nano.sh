@@ -12,7 +12,7 @@ size=${3:-nano}
 seed=${4:-0}
 python=${PYTHON:-python}
 set -- --size "$size" --seed "$seed" --device "${DEVICE:-cpu}"
-clips=$("$python" -c "print(max(int(12000 * min($scale, 1)), 64))")  # that the finished sight watches, once
+clips=$("$python" -c "print(max(int(12000 * min($scale, 1)), 64))")  # that each process of the last stage watches, once
 processes=$([ "${DEVICE:-cpu}" = cpu ] && echo 2 || echo 1)
 minutes() { "$python" -c "print($1 * $scale)"; }
 

@@ -1,4 +1,4 @@
-"""The suites of langchain-tests on the bundled nano, and on a model that was schooled for what the nano cannot read."""
+"""The suites of langchain-tests on the bundled nano."""
 
 from __future__ import annotations
 
@@ -9,35 +9,25 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from altered_chat_models import taught, with_language_model
 from asking import ask, video_tokens
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.messages.content import create_image_block, create_video_block
 from langchain_tests.integration_tests import ChatModelIntegrationTests
-from langchain_tests.integration_tests.chat_models import unicode_customer
 from langchain_tests.unit_tests import ChatModelUnitTests
 from PIL import Image
 from tiny_model import make_tiny_chat_model
 
 from videochat_tools import visuals
 from videochat_tools.chat_model import ChatVideoChat
-from videochat_tools.tool_calling import call_text
-
-READING = "test_unicode_tool_call_integration"  # wants names in Chinese and Japanese copied from the question
 
 
 class _Suite:
     """What both suites need to know."""
 
-    model_folder: str | None = None
-    """``None`` is the bundled nano."""
-
     @pytest.fixture(autouse=True)
-    def _models(self, request: pytest.FixtureRequest, other_tiny_chat: Path) -> None:
+    def _models(self, other_tiny_chat: Path) -> None:
         self.other = str(other_tiny_chat)
-        if request.node.originalname == READING:
-            self.model_folder = str(request.getfixturevalue("schooled"))
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
@@ -46,11 +36,12 @@ class _Suite:
     @property
     def chat_model_params(self) -> dict[str, Any]:
         # It cannot tell by itself when to call a tool.
-        return {"model": self.model_folder, "call_first": True, "allow_remote": True}
+        return {"call_first": True, "allow_remote": True}
 
     @property
     def standard_chat_model_params(self) -> dict[str, Any]:
-        return {"temperature": 0, "max_tokens": 80, "timeout": 60, "stop": [], "max_retries": 2}
+        # A letter of Chinese is three tokens to it.
+        return {"temperature": 0, "max_tokens": 200, "timeout": 60, "stop": [], "max_retries": 2}
 
     @property
     def supports_video_inputs(self) -> bool:
@@ -95,24 +86,6 @@ class _Suite:
     @property
     def model_override_value(self) -> str:
         return self.other
-
-
-@pytest.fixture(scope="module")
-def schooled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model that knows the answers which the suite wants to see, word for word, and nothing else."""
-    folder = tmp_path_factory.mktemp("schooled")
-    tiny = make_tiny_chat_model(folder / "tiny", context_tokens=2048)
-    wide = {"model_type": "llama", "hidden_size": 512, "num_attention_heads": 8, "num_key_value_heads": 8}
-    chat = with_language_model(tiny, folder / "chat", std=0.1, **wide)
-    pupil = ChatVideoChat(model=str(chat), call_first=True)
-    customer = pupil.bind_tools([unicode_customer], tool_choice="any")
-    told = "Create a customer named '{}' ({}"
-    return taught(chat, [
-        (customer, told.format("你好啊集团", "Hello Group) - a Chinese technology company"),
-         call_text("unicode_customer", {"customer_name": "你好啊集团", "description": "技术公司"})),
-        (customer, told.format("こんにちは株式会社", "Hello Corporation) - a Japanese company"),
-         call_text("unicode_customer", {"customer_name": "こんにちは株式会社", "description": "日本"})),
-    ])  # fmt: skip
 
 
 @pytest.fixture(scope="module")

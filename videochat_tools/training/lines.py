@@ -3,9 +3,9 @@
 The letter of an option and the name of a speaker stand before the words that a question goes by. Finding them takes
 several steps, none of which pays without the others: every word has to learn the mark of its line, what is quoted in
 a question has to find its line and take over what is known there, and an answer has to know which option is wanted
-before it can look for it. Left to the answers alone, 3,000 steps had not found the way. Linear heads ask for these
-steps; they are left behind when training ends. So it is with the times of a clip's frames: which of them it is, and
-which of them begins and ends what is asked about.
+before it can look for it. So it is with a line that is to be quoted and cited, and with the times of a clip's frames:
+which of them it is, and which of them begins and ends what is asked about. Left to the answers alone, 3,000 steps had
+not found the way to letters and speakers. Linear heads ask for these steps; they are left behind when training ends.
 """
 
 from __future__ import annotations
@@ -141,7 +141,8 @@ def _times(ids: Sequence[int], place: int, signs: _Signs) -> list[tuple[int, int
 class LineHeads(nn.Module):
     """The questions, each a matrix before the language model's own output layer.
 
-    Words are asked in the middle of the layers, what refers to them one layer later; frames before the last.
+    Words are asked in the middle of the layers, what refers to them one layer later, and before the last what an answer
+    is about to look up.
 
     Attributes:
         teaches: Whether the language model learns from the questions too. Heads that know nothing yet would wash out

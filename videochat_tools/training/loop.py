@@ -69,7 +69,7 @@ def half_precision() -> torch.autocast:
 
 def join_processes() -> int:
     """Take part in the run that ``torchrun`` started, if it did; the number of this process among them."""
-    if not distributed.is_torchelastic_launched():
+    if not distributed.is_available() or not distributed.is_torchelastic_launched():
         return 0
     distributed.init_process_group("gloo")
     return distributed.get_rank()
@@ -97,7 +97,7 @@ class Loop:
         self.rates = [group["lr"] for optimizer in self.optimizers for group in optimizer.param_groups]
         self.step, self.elapsed = 0, 0.0
         self._sums: dict[str, list[float]] = defaultdict(list)
-        self._together = distributed.is_initialized()
+        self._together = distributed.is_available() and distributed.is_initialized()
         self._writes = not self._together or distributed.get_rank() == 0
         self._resume()
 

@@ -242,7 +242,7 @@ import sys
 from pathlib import Path
 import torch
 from torch import nn
-from videochat_tools.training.loop import Loop, LoopOptions, join_processes, read_state
+from videochat_tools.training.loop import Loop, LoopOptions, join_processes
 
 process, folder = join_processes(), Path(sys.argv[1])
 torch.manual_seed(0)

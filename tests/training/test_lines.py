@@ -8,11 +8,12 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from videochat_tools.training.batches import encode_conversations
+from videochat_tools.training.batches import CAUSAL_MATMUL, ConversationBatch, encode_conversations
 from videochat_tools.training.conversations import Conversation, Piece
 from videochat_tools.training.drills import option_drill, transcript_drill
 from videochat_tools.training.instruct import language_loss
-from videochat_tools.training.lines import LineHeads, read_lines
+from videochat_tools.training.lines import LineHeads
+from videochat_tools.training.reading import Signs, read_lines
 from videochat_tools.training.recipe import SIZES, chat_config
 from videochat_tools.training.texts import draw_batch_texts
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
@@ -32,13 +33,17 @@ def words():
     return build_llm_tokenizer()
 
 
+def _asked(words, batch: ConversationBatch) -> dict[str, list[tuple[int, int, int]]]:
+    return LineHeads(32, words, 4).ask(batch, [read_lines(ids, Signs(words)) for ids in batch.input_ids.tolist()])
+
+
 def test_lines_quotations_and_times_are_found(words) -> None:
     ids = words(_TEXT, add_special_tokens=False)["input_ids"]
 
     def told(places: list[int]) -> str:
         return words.decode([ids[place] for place in places]).replace(" ", "")
 
-    reading = read_lines(ids, LineHeads(32, words, 4).signs)
+    reading = read_lines(ids, Signs(words))
     lines = [(words.decode([line.mark]).strip(), told(line.words)) for line in reading.lines]
     assert lines[0] == ("Henry", "thehammer(Ais")  # without what stands beside words
     assert lines[1][0] == "Maria" and lines[1][1].startswith("Anna:fivecoins")  # a name in a quotation is no mark
@@ -54,9 +59,9 @@ def test_answers_ask_for_the_frames_whose_times_they_tell(words) -> None:
     asked = "###Human: when is it that the star moves from left to right?\n###Assistant:"
     row = Conversation((Piece(told + asked), answer, Piece("###")), ("when",), ((2, 6),))
     batch = encode_conversations(words, [row], 0)
-    wanted = LineHeads(32, words, 4)._ask(batch)
+    wanted = _asked(words, batch)
     shown = [[words.decode([token]) for _, _, token in wanted[name]] for name in ("frame", "wanted_frame")]
-    assert shown[0] == [str(number) for number in range(8) for _ in range(2)]
+    assert shown[0] == [str(number) for number in range(9) for _ in range(2)]  # the ninth is the end
     assert shown[1] == ["2", "2", "6", "6"]
     ids = batch.input_ids[0].tolist()
     next_to_come = {words.decode([ids[place + 1]]).strip() for _, place, _ in wanted["wanted_frame"]}
@@ -81,7 +86,7 @@ def test_answers_ask_for_the_line_that_they_quote_and_cite(words) -> None:
         ("t_after", "t_who"),
     )
     batch = encode_conversations(words, [row], 0)
-    wanted = LineHeads(32, words, 4)._ask(batch)
+    wanted = _asked(words, batch)
     tokens = words.convert_ids_to_tokens(batch.input_ids[0].tolist())
 
     def shown(name: str) -> list[tuple[str, str]]:
@@ -103,7 +108,7 @@ def test_an_option_is_asked_for_by_a_word_that_no_other_has(words) -> None:
         pieces += [Piece(f"###Human: Question: what moves?\nOptions:\n{listed}###Assistant: Best option:")]
         pieces += [Piece(answer, True)]
     row = Conversation((*pieces, Piece("###")), ("choice",) * 3)
-    wanted = LineHeads(32, words, 4)._ask(encode_conversations(words, [row], 0))["wanted"]
+    wanted = _asked(words, encode_conversations(words, [row], 0))["wanted"]
     # No word is the second's alone: its first one stands for it.
     assert [words.decode([token]).strip() for _, _, token in wanted] == ["the", "blue", "red"]
 
@@ -111,6 +116,7 @@ def test_an_option_is_asked_for_by_a_word_that_no_other_has(words) -> None:
 def test_a_few_steps_teach_what_a_line_is_marked_by(words) -> None:
     torch.manual_seed(0)
     config = chat_config(1, len(words), SIZES["half"]).text_config
+    config._attn_implementation = CAUSAL_MATMUL
     model = LlamaForCausalLM(config)
     heads = LineHeads(config.hidden_size, words, config.num_hidden_layers)
     rows = [drill(Random(seed)) for seed in range(3) for drill in (option_drill, transcript_drill)]
@@ -122,13 +128,17 @@ def test_a_few_steps_teach_what_a_line_is_marked_by(words) -> None:
         loss.backward()
         optimizer.step()
         seen.append(right)
-    assert {"l_mark", "l_wanted", "l_before", "l_told_mark"} <= {*seen[0]}
+    assert {"l_mark", "l_wanted", "l_before", "l_told_mark", "l_look"} <= {*seen[0]}
     assert seen[0]["l_mark"] < 0.2 < 0.5 < seen[-1]["l_mark"]
+    assert seen[0]["l_look"] < 0.1 < 0.3 < seen[-1]["l_look"]
 
 
 def test_heads_that_do_not_teach_leave_the_language_model_alone(words) -> None:
     config = chat_config(1, len(words), SIZES["half"]).text_config
-    model, row = LlamaForCausalLM(config), option_drill(Random(0))
+    config._attn_implementation = CAUSAL_MATMUL
+    model = LlamaForCausalLM(config)
+    asked = Piece("###Human: Options:\n(A) red\n(B) blue\n###Assistant:")
+    row = Conversation((asked, Piece(" yes", True), Piece("###")), ("what",))  # nothing is copied
 
     def gradients(heads: LineHeads | None) -> list[torch.Tensor | None]:
         model.zero_grad()
@@ -151,7 +161,7 @@ def test_rows_without_lines_ask_nothing(words) -> None:
     )
     batch = encode_conversations(words, [row], 0)
     states = [torch.zeros(*batch.input_ids.shape, config.hidden_size)] * (config.num_hidden_layers + 1)
-    loss, right = heads(LlamaForCausalLM(config), states, batch)
+    loss, right = heads(LlamaForCausalLM(config), states, [], batch)
     assert float(loss) == 0.0 and not right
 
 
@@ -188,3 +198,10 @@ def test_pieces_of_false_words_are_marked() -> None:
             words = "".join(text.text.split()[place] for place in text.faults or ()).replace(",", "")
             assert blamed == words.lower()
     assert marked > 20
+
+
+def test_an_attention_without_weights_is_an_error(words) -> None:
+    config = chat_config(1, len(words), SIZES["half"]).text_config
+    heads = LineHeads(config.hidden_size, words, config.num_hidden_layers)
+    with pytest.raises(ValueError, match=f"call set_attn_implementation.'{CAUSAL_MATMUL}'. first"):
+        language_loss(LlamaForCausalLM(config), words, [option_drill(Random(0))], heads)

@@ -10,9 +10,11 @@ import torch
 from videochat_tools.engine import BUNDLED
 from videochat_tools.errors import ModelLoadError
 from videochat_tools.models.videochat2 import VideoChat2ForConditionalGeneration
-from videochat_tools.training.recipe import chat_config
+from videochat_tools.training.instruct import train_language
+from videochat_tools.training.loop import LoopOptions
+from videochat_tools.training.recipe import SIZES, chat_config
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
-from videochat_tools.training.warm_start import grow, read_folder, read_vocabulary
+from videochat_tools.training.warm_start import grow, read_folder, read_rope_theta, read_vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,7 @@ def test_more_layers_and_more_words_answer_alike(old: VideoChat2ForConditionalGe
     words, pieces = build_llm_tokenizer(), build_qformer_tokenizer()
     added = ["zyzzyva", "quokka"]
     words.add_tokens(added)
-    config = chat_config(len(pieces), len(words))
+    config = chat_config(len(pieces), len(words), rope_theta=read_rope_theta(BUNDLED))
     layers = old.config.text_config.num_hidden_layers
     config.text_config.num_hidden_layers = layers + 2
     places = [0, *range(2, layers + 1)]  # a new one after the first, another at the end
@@ -53,3 +55,10 @@ def test_a_tensor_without_a_place_is_an_error(old: VideoChat2ForConditionalGener
         grow(network, {"no_such_part": torch.zeros(2)}, [])
     with pytest.raises(ModelLoadError, match=r"vision_layernorm.weight is \(7,\), its place \(160,\)"):
         grow(network, {"vision_layernorm.weight": torch.zeros(7)}, [])
+
+
+def test_a_language_model_is_not_gone_on_with_at_other_angles(tmp_path: Path) -> None:
+    config = chat_config(64, 64, SIZES["half"], rope_theta=1e4)
+    VideoChat2ForConditionalGeneration(config).save_pretrained(tmp_path / "old")
+    with pytest.raises(ModelLoadError, match=r"rope_theta 10000, this recipe at 1e\+08; begin with a chat model of"):
+        train_language(tmp_path / "new", LoopOptions(minutes=0.1), start=tmp_path / "old", size=SIZES["half"])

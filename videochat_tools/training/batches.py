@@ -20,7 +20,7 @@ CAUSAL_MATMUL = "videochat_causal_matmul"
 
 def _causal_matmul(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
-) -> tuple[Tensor, None]:
+) -> tuple[Tensor, Tensor]:
     """Causal attention by explicit products, in the precision it is given; for right-padded rows.
 
     On CPU the backward of torch's fused attention is slow in bfloat16, and transformers' own "eager" turns the
@@ -30,7 +30,7 @@ def _causal_matmul(
     scores = torch.matmul(query * kwargs["scaling"], key.transpose(-1, -2))
     hidden = torch.full((length, length), float("-inf"), dtype=scores.dtype).triu_(1)
     weights = torch.softmax(scores + hidden, dim=-1, dtype=scores.dtype)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
 AttentionInterface.register(CAUSAL_MATMUL, _causal_matmul)
@@ -148,9 +148,16 @@ class FurtherQuestions(Protocol):
     """Asks hidden states more than the answers, see :class:`~videochat_tools.training.lines.LineHeads`."""
 
     def __call__(
-        self, language_model: PreTrainedModel, states: Sequence[Tensor], batch: ConversationBatch
+        self,
+        language_model: PreTrainedModel,
+        states: Sequence[Tensor],
+        attentions: Sequence[Tensor],
+        batch: ConversationBatch,
     ) -> tuple[Tensor, dict[str, list[float]]]:
-        """Loss, and for every question whether each of its answers is right; ``states`` [B, L, h] of every layer."""
+        """Loss, and for every question whether each of its answers is right.
+
+        ``states`` [B, L, h] and ``attentions`` [B, heads, L, L] are those of every layer.
+        """
         ...
 
 
@@ -165,11 +172,16 @@ def answer_loss(
     Long quotations would otherwise drown the single word that a colour is. The loss of ``further`` questions is added
     to the weighted mean.
 
+    Raises:
+        ValueError: ``further`` questions, and an attention that returns no weights.
+
     Returns:
         The weighted sum, the sum of weights, and for every kind whether each of its answers is right in all tokens.
     """
     asks = further is not None
-    output = language_model.model(inputs_embeds=inputs_embeds, use_cache=False, output_hidden_states=asks)
+    output = language_model.model(
+        inputs_embeds=inputs_embeds, use_cache=False, output_hidden_states=asks, output_attentions=asks
+    )
     hidden = output.last_hidden_state
     logits = language_model.lm_head(hidden[batch.places[:, 0], batch.places[:, 1]]).float()
     each = F.cross_entropy(logits, batch.targets, reduction="none")
@@ -181,6 +193,8 @@ def answer_loss(
         right.setdefault(kind, []).append(float(mistakes == 0))
     loss = (each * weights).sum()
     if further is not None:
-        more, told = further(language_model, output.hidden_states, batch)
+        if not output.attentions:
+            raise ValueError(f"this attention keeps no weights: call set_attn_implementation({CAUSAL_MATMUL!r}) first")
+        more, told = further(language_model, output.hidden_states, output.attentions, batch)
         loss, right = loss + weights.sum() * more, right | told
     return loss, weights.sum(), right

@@ -13,6 +13,7 @@ the rest carry the token itself.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,7 +23,8 @@ from transformers import PreTrainedModel
 __all__ = ["start_with_copying"]
 
 _PREVIOUS_HEADS = 2  # in layer 0
-_SLOW_PAIRS = 6  # rotary pairs that hardly turn over a prompt: only they can compare tokens far apart
+_FAR = 200  # tokens; rotary pairs that turn by less than _STILL radians over these can compare tokens far apart
+_STILL = 0.7
 _CONSTANT = 0.1  # channel 0 of the embeddings, whose other channels start at a standard deviation of 0.02
 
 
@@ -49,7 +51,9 @@ def start_with_copying(language_model: PreTrainedModel, seed: int = 0) -> None:
         layer.self_attn.o_proj.weight.mul_(0.25)
     reading = torch.cat([_orthonormal(width, size, generator) for _ in range(_PREVIOUS_HEADS)])  # [carried, size]
     _look_back(language_model, layers[0].self_attn, width, reading, content)
-    _copy_after_match(layers[1].self_attn, config.num_attention_heads, width, reading, content, generator)
+    theta = config.rope_parameters["rope_theta"]
+    slow = [pair for pair in range(width // 2) if _FAR * theta ** (-2 * pair / width) < _STILL]
+    _copy_after_match(layers[1].self_attn, config.num_attention_heads, width, slow, reading, content, generator)
 
 
 def _look_back(language_model: PreTrainedModel, attention: Any, width: int, reading: Tensor, content: slice) -> None:
@@ -71,17 +75,21 @@ def _look_back(language_model: PreTrainedModel, attention: Any, width: int, read
 
 
 def _copy_after_match(
-    attention: Any, heads: int, width: int, reading: Tensor, content: slice, generator: torch.Generator
+    attention: Any,
+    heads: int,
+    width: int,
+    pairs: Sequence[int],
+    reading: Tensor,
+    content: slice,
+    generator: torch.Generator,
 ) -> None:
     """Heads whose keys are the token before and whose queries the token itself; they copy what stands there."""
-    half = width // 2
-    slow = [*range(half - _SLOW_PAIRS, half), *range(width - _SLOW_PAIRS, width)]
+    slow = [*pairs, *(pair + width // 2 for pair in pairs)]
     size, carried = reading.shape[1], reading.shape[0]
-    copying = min(heads - 1, carried // len(slow))
     basis = _orthonormal(size, size, generator)
-    for head in range(copying):
+    for head in range(heads - 1):
         rows = slice(head * width, (head + 1) * width)
-        compared = range(head * len(slow), (head + 1) * len(slow))  # these of the carried channels
+        compared = [(head * len(slow) + row) % carried for row in range(len(slow))]  # these of the carried channels
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
             projection.weight[rows] = 0.0
         for row, channel in zip(slow, compared, strict=True):

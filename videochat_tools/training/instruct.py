@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from videochat_tools.errors import ModelLoadError
 from videochat_tools.models.videochat2.modeling_videochat2 import VideoChat2ForConditionalGeneration
 from videochat_tools.models.videochat2.prompts import ChoicePrompt
 from videochat_tools.training.batches import (
@@ -34,10 +35,10 @@ from videochat_tools.training.copying import start_with_copying
 from videochat_tools.training.drills import binding_drill, copy_drill, option_drill, tool_drill, transcript_drill
 from videochat_tools.training.lines import LineHeads
 from videochat_tools.training.loop import Loop, LoopOptions, half_precision, join_processes, read_state
-from videochat_tools.training.recipe import NANO, SIZES, SLOT_QUERIES, Size, chat_config, clip_format
+from videochat_tools.training.recipe import NANO, ROPE_THETA, SIZES, SLOT_QUERIES, Size, chat_config, clip_format
 from videochat_tools.training.slots import SlotHeads
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
-from videochat_tools.training.warm_start import grow, read_folder, read_vocabulary
+from videochat_tools.training.warm_start import grow, read_folder, read_rope_theta, read_vocabulary
 from videochat_tools.training.world.scene import Scene, sample_scene
 
 __all__ = ["start_chat_model", "tell_clips", "token_bank", "train_instruct", "train_language"]
@@ -48,6 +49,7 @@ _SLOT_WEIGHT = 0.06  # of the slot loss, a sum of ten cross-entropies; the loss 
 _TEXT_WEIGHT = 0.5  # of the rows of text alone
 _CHOICE, _CHOICE_SHARE = ChoicePrompt(), 0.1  # what the Q-Former reads where MVBench asks, and how often here
 _HEADS_ALONE = 0.04  # share of the time before new heads (:mod:`~videochat_tools.training.lines`) teach the model
+_FIRST_ALONE = 0.15  # the same for a model that still has to learn to copy, which early teaching washes out
 _EXTRA_CLIPS = (0.94, 0.05, 0.01)  # how often a conversation is about one, two or three clips
 
 
@@ -107,6 +109,11 @@ def train_language(
     if start is None:
         start_with_copying(model)
     else:
+        if (theta := read_rope_theta(start)) != ROPE_THETA:
+            raise ModelLoadError(
+                f"{start} compares words at the angles of rope_theta {theta:g}, this recipe at {ROPE_THETA:g}; "
+                "begin with a chat model of this recipe, or from nothing"
+            )
         old = {name: value for name, value in read_folder(start).items() if name.startswith("language_model.")}
         layers = 1 + max(int(name.split(".")[3]) for name in old if ".layers." in name)
         step = (size.language_layers - 1) / max(layers - 1, 1)
@@ -118,7 +125,7 @@ def train_language(
     trained.train()
     for step in loop:
         rng = Random(f"language {seed} {process} {step}")
-        lines.teaches = loop.progress > _HEADS_ALONE
+        lines.teaches = loop.progress > (_HEADS_ALONE if start else _FIRST_ALONE)
         shares = _FIRST_DRILLS if start is None and loop.progress < 0.6 else _DRILLS
         loss, right = language_loss(model, tokenizer, language_conversations(rng, batch, shares), lines)
         loop.update(loss, right)
@@ -177,6 +184,7 @@ class InstructModel(nn.Module):
     def __init__(self, network: VideoChat2ForConditionalGeneration, words: PreTrainedTokenizerBase) -> None:
         super().__init__()
         self.network = network
+        network.language_model.set_attn_implementation(CAUSAL_MATMUL)
         self.slots = SlotHeads(network.config.qformer_config.hidden_size, SLOT_QUERIES)
         text = network.config.text_config
         self.lines = LineHeads(text.hidden_size, words, text.num_hidden_layers)
@@ -327,7 +335,6 @@ def train_instruct(
         model.load_state_dict(_below(begun, "network."))
     model.vision_encoder.set_attn_implementation("eager")
     model.qformer.set_attn_implementation("eager")
-    model.language_model.set_attn_implementation(CAUSAL_MATMUL)
     form = clip_format(model.config.vision_config)
     if bank:
         trained.requires_grad_(False)

@@ -12,21 +12,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from videochat_tools.context import FRAMES_LABEL
 from videochat_tools.training.batches import ConversationBatch
-from videochat_tools.training.world.choices import LETTERS
-from videochat_tools.training.world.narration import SPEAKERS
-from videochat_tools.training.world.scene import FRAMES
+from videochat_tools.training.looking import Copies, Copy, looking_loss
+from videochat_tools.training.reading import Line, Reading, Signs, begin_seconds, read_lines, read_times
 
-__all__ = ["Line", "LineHeads", "Reading", "read_lines"]
+__all__ = ["LineHeads"]
 
 _OF_WORDS = ("mark", "time", "before")  # letter or speaker, first second, first word of the line before
 _OF_QUOTATIONS = ("told_mark", "told_before", "told_after", "told_time")  # the same of the line that a question quotes
@@ -37,105 +34,7 @@ _FRAME, _FRAME_WANTED = "frame", "wanted_frame"  # number of a frame by its time
 _ENDS_WANTED = ("wanted_begin", "wanted_end")  # the same of both, where an answer in times begins
 _ASKED = 192  # places of each kind in a batch, at most; an output layer over all would take half the time
 _WEIGHT = 0.15  # of each question, beside the loss of answers
-
-
-@dataclass(slots=True)
-class Line:
-    """An option or a line of a transcript, as numbers of tokens.
-
-    Attributes:
-        mark: Letter or speaker.
-        words: Places of its words, without quotation marks.
-        time: The seconds of its beginning, None for an option.
-    """
-
-    mark: int
-    words: list[int] = field(default_factory=list)
-    time: int | None = None
-
-
-@dataclass(slots=True)
-class Reading:
-    """A row of tokens as lines and what refers to them.
-
-    Attributes:
-        lines: Options and lines of transcripts, in order.
-        quotations: Places of the words of everything else in quotation marks.
-        times: Places of the seconds of times outside of lines.
-        frames: Places of the times of each clip's frames, one after another: the first and the last part of each.
-    """
-
-    lines: list[Line] = field(default_factory=list)
-    quotations: list[list[int]] = field(default_factory=list)
-    times: list[int] = field(default_factory=list)
-    frames: list[list[tuple[int, int]]] = field(default_factory=list)
-
-
-class _Signs:
-    """The tokens that lines are told by."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        vocabulary = tokenizer.get_vocab()
-        self.letters = {vocabulary[letter] for letter in LETTERS}
-        self.speakers = {vocabulary[f"▁{name}"] for name in SPEAKERS}
-        self.ends = {vocabulary[sign] for sign in ("<0x0A>", "###")}
-        signs = (vocabulary[sign] for sign in '():"–[')
-        self.open, self.close, self.colon, self.quote, self.dash, self.bracket = signs
-        self.asks = vocabulary["?"]
-        self.seconds = {vocabulary[f"{number:02d}"] for number in range(60)}
-        self.space = vocabulary["▁"]
-        self.silent = {self.close, self.space}
-        self.numbers = [vocabulary[str(number)] for number in range(FRAMES + 1)]
-        self.frames = tuple(vocabulary[f"▁{word}"] for word in FRAMES_LABEL.split())
-        self.since, self.until = vocabulary["▁from"], vocabulary["▁to"]
-
-
-def read_lines(ids: Sequence[int], signs: _Signs) -> Reading:
-    """Find the lines of a row, and what refers to lines."""
-    found = Reading()
-    current: Line | None = None
-    quoted = False
-    for place, token in enumerate(ids):
-        following = ids[place + 1] if place + 1 < len(ids) else None
-        if token == signs.quote:
-            quoted = not quoted
-            if quoted and current is None:
-                found.quotations.append([])
-        elif token in signs.ends:
-            current, quoted = None, False
-        elif not quoted and tuple(ids[place - 1 : place + 1]) == signs.frames:
-            found.frames.append(_times(ids, place + 1, signs))
-        elif not quoted and token in signs.letters and (ids[place - 1], following) == (signs.open, signs.close):
-            current = Line(token)
-            found.lines.append(current)
-        elif not quoted and token in signs.speakers and following == signs.colon:
-            current = Line(token, time=_begin(ids[max(place - 10, 0) : place], signs))
-            found.lines.append(current)
-        elif current is not None and (quoted or current.mark in signs.letters) and token not in signs.silent:
-            current.words.append(place)
-        elif current is None and quoted:
-            found.quotations[-1].append(place)
-        elif token in signs.seconds and (ids[place - 1], following) == (signs.colon, signs.asks):  # "at 37:25?"
-            found.times.append(place)
-    found.lines = [line for line in found.lines if line.words]
-    return found
-
-
-def _begin(ids: Sequence[int], signs: _Signs) -> int | None:
-    """The seconds before the dash of ``[37:25–37:29]``."""
-    return next((one for one, sign in pairwise(ids) if sign == signs.dash), None)
-
-
-def _times(ids: Sequence[int], place: int, signs: _Signs) -> list[tuple[int, int]]:
-    """First and last place of each time from a place on: ``▁12:34▁12:35``."""
-    found = []
-    while ids[place : place + 1] == [signs.space]:
-        first = place + 1
-        place = first + 1
-        while ids[place : place + 1] == [signs.colon]:
-            place += 2
-        found.append((first, place - 1))
-    return found
+_LOOK_WEIGHT = 0.3  # of where answers look for what they copy
 
 
 class LineHeads(nn.Module):
@@ -146,7 +45,7 @@ class LineHeads(nn.Module):
 
     Attributes:
         teaches: Whether the language model learns from the questions too. Heads that know nothing yet would wash out
-            what it can: while they start, only they learn.
+            what it can: while they start, only they learn. Where to look is always taught, no head is between.
 
     Args:
         width: Of the language model, h.
@@ -157,28 +56,35 @@ class LineHeads(nn.Module):
     def __init__(self, width: int, tokenizer: PreTrainedTokenizerBase, layers: int) -> None:
         super().__init__()
         self.teaches = True
-        self.signs = _Signs(tokenizer)
+        self.signs = Signs(tokenizer)
+        self.copies = Copies(tokenizer)
         self.layers = dict.fromkeys((*_OF_WORDS, _FRAME), layers // 2)
-        self.layers |= dict.fromkeys((*_OF_QUOTATIONS, *_OF_TIMES, _WANTED, *_ENDS_WANTED), layers // 2 + 1)
+        self.layers |= dict.fromkeys((*_OF_QUOTATIONS, *_OF_TIMES, *_ENDS_WANTED), layers // 2 + 1)
         # What is wanted is found before; the last layer looks up the rest of it.
-        self.layers |= dict.fromkeys((_FRAME_WANTED, *_OF_ANSWERS), layers - 1)
+        self.layers |= dict.fromkeys((_WANTED, _FRAME_WANTED, *_OF_ANSWERS), layers - 1)
         heads = {name: nn.Linear(width, width, bias=False) for name in self.layers}
         for head in heads.values():
             nn.init.eye_(head.weight)
         self.heads = nn.ModuleDict(heads)
 
     def forward(
-        self, language_model: PreTrainedModel, states: Sequence[Tensor], batch: ConversationBatch
+        self,
+        language_model: PreTrainedModel,
+        states: Sequence[Tensor],
+        attentions: Sequence[Tensor],
+        batch: ConversationBatch,
     ) -> tuple[Tensor, dict[str, list[float]]]:
         """Loss, and for every question whether each of its answers is right.
 
         Args:
             language_model: Whose output layer is used.
             states: Its hidden states [B, L, h], after no layer, one, two, …
+            attentions: The attention weights of its layers [B, heads, L, L].
             batch: The rows.
         """
         losses, right = [states[0].sum() * 0.0], {}
-        for name, asked in self._ask(batch).items():
+        readings = [read_lines(ids, self.signs) for ids in batch.input_ids.tolist()]
+        for name, asked in self.ask(batch, readings).items():
             if not asked:
                 continue
             rows, places, wanted = zip(*asked[:: -(-len(asked) // _ASKED)], strict=True)
@@ -190,12 +96,35 @@ class LineHeads(nn.Module):
             target = torch.tensor(wanted)
             losses.append(_WEIGHT * F.cross_entropy(logits, target))
             right[f"l_{name}"] = (logits.argmax(-1) == target).float().tolist()
+        if copied := self.copied(batch, readings):
+            loss, right["l_look"] = looking_loss(attentions[-1], copied)
+            losses.append(_LOOK_WEIGHT * loss)
         return torch.stack(losses).sum(), right
 
-    def _ask(self, batch: ConversationBatch) -> dict[str, list[tuple[int, int, int]]]:
+    def copied(self, batch: ConversationBatch, readings: Sequence[Reading]) -> list[tuple[int, Copy]]:
+        """Row, and what is copied in it."""
+        answers: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)
+        asked = zip(batch.answers.tolist(), batch.places.tolist(), batch.targets.tolist(), strict=True)
+        for _, tokens in groupby(asked, key=lambda token: token[0]):
+            _, places, answer = zip(*tokens, strict=True)
+            row, before = places[0]
+            answers[row].append((before, answer))
+        copied = []
+        for row, (ids, reading) in enumerate(zip(batch.input_ids.tolist(), readings, strict=True)):
+            found = self.copies.find(ids, answers[row], [line.words for line in reading.lines])
+            copied += [(row, copy) for copy in found]
+        for row, first, last, frame in self._times_told(batch):
+            ids, told = batch.input_ids[row].tolist(), [clip[frame][0] for clip in readings[row].frames]
+            for part in range(0, last - first + 1, 2):  # hours, minutes, seconds; no colons
+                if sources := tuple(one + part for one in told if ids[one + part] == ids[first + part]):
+                    copied.append((row, Copy(first + part - 1, sources)))
+        return copied
+
+    def ask(self, batch: ConversationBatch, readings: Sequence[Reading]) -> dict[str, list[tuple[int, int, int]]]:
         """For every question row, place and the token that is right."""
         asked: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
-        asked[_FRAME_WANTED] = self._frames_wanted(batch)
+        for row, first, last, frame in self._times_told(batch):
+            asked[_FRAME_WANTED] += [(row, place - 1, self.signs.numbers[frame]) for place in (first, last)]
         begun = set[int]()
         for place, answer in zip(batch.places.tolist(), batch.answers.tolist(), strict=True):
             seen = batch.seen[answer]
@@ -205,8 +134,7 @@ class LineHeads(nn.Module):
         targets: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for (row, place), target in zip(batch.places.tolist(), batch.targets.tolist(), strict=True):
             targets[row].append((place, target))
-        for row, ids in enumerate(batch.input_ids.tolist()):
-            reading = read_lines(ids, self.signs)
+        for row, (ids, reading) in enumerate(zip(batch.input_ids.tolist(), readings, strict=True)):
             spoken = [line for line in reading.lines if line.time is not None]
             for number, line in enumerate(spoken):
                 before = ids[spoken[number - 1].words[0]] if number else None
@@ -249,22 +177,20 @@ class LineHeads(nn.Module):
         for number, place in enumerate(places):
             if number and place != places[number - 1] + 1:
                 start = number
-            if ids[place] == self.signs.bracket and (line := by_time.get(_begin(ids[place : place + 8], self.signs))):
+            if ids[place] == self.signs.bracket and (
+                line := by_time.get(begin_seconds(ids[place : place + 8], self.signs))
+            ):
                 before = [*places[start : start + 3]] if ids[places[start] + 2] == self.signs.quote else []
                 yield before, [place - 1, place], line
 
-    def _frames_wanted(self, batch: ConversationBatch) -> list[tuple[int, int, int]]:
-        """Which frame is wanted where an answer goes on with its time: ``from 12:35 to 12:37``."""
-        wanted = []
-        for (row, place), target, answer in zip(
-            batch.places.tolist(), batch.targets.tolist(), batch.answers.tolist(), strict=True
-        ):
+    def _times_told(self, batch: ConversationBatch) -> Iterator[tuple[int, int, int, int]]:
+        """Of the times in answers like ``from 12:35 to 12:37``: row, first and last place, number of the frame."""
+        asked = zip(batch.places.tolist(), batch.targets.tolist(), batch.answers.tolist(), strict=True)
+        for (row, place), target, answer in asked:
             seen = batch.seen[answer]
             if seen is not None and target in (self.signs.since, self.signs.until):
-                frame = self.signs.numbers[seen[target == self.signs.until]]
-                for first, last in _times(batch.input_ids[row].tolist(), place + 2, self.signs)[:1]:
-                    wanted += [(row, here, frame) for here in {first - 1, last - 1}]
-        return wanted
+                for first, last in read_times(batch.input_ids[row].tolist(), place + 2, self.signs)[:1]:
+                    yield row, first, last, seen[target == self.signs.until]
 
 
 def _telling(lines: Sequence[Line], option: Line, ids: Sequence[int]) -> int:

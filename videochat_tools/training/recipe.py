@@ -20,6 +20,7 @@ from videochat_tools.training.world.scene import FRAMES
 
 __all__ = [
     "NANO",
+    "ROPE_THETA",
     "SCENE_QUERIES",
     "SIZES",
     "SLOT_QUERIES",
@@ -33,6 +34,7 @@ __all__ = [
 
 SLOT_QUERIES = 16  # hold one object or one event each, see :mod:`videochat_tools.training.slots`
 SCENE_QUERIES = 8  # free to hold the whole scene, which a full caption is about
+ROPE_THETA = 1e8  # of 16 rotary pairs 11 hardly turn over a prompt and can compare words far apart; of 1e4, 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,9 @@ def retrieval_config(vocabulary: int, size: Size = NANO) -> VideoChat2RetrievalC
     )
 
 
-def chat_config(qformer_vocabulary: int, llm_vocabulary: int, size: Size = NANO) -> VideoChat2Config:
+def chat_config(
+    qformer_vocabulary: int, llm_vocabulary: int, size: Size = NANO, rope_theta: float = ROPE_THETA
+) -> VideoChat2Config:
     """Stages 2 and 3. Input and output embeddings are tied: what is learned about copying one word holds for all."""
     return VideoChat2Config(
         vision_config=vision_config(size),
@@ -128,6 +132,7 @@ def chat_config(qformer_vocabulary: int, llm_vocabulary: int, size: Size = NANO)
             num_key_value_heads=size.language_width // 32,
             max_position_embeddings=1024,
             rms_norm_eps=1e-6,
+            rope_parameters={"rope_type": "default", "rope_theta": rope_theta},
             bos_token_id=1,
             eos_token_id=2,
             pad_token_id=3,

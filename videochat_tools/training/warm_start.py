@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, LlamaConfig, PreTrainedTokenizerBase
 
 from videochat_tools.errors import ModelLoadError
+from videochat_tools.models.videochat2.configuration_videochat2 import VideoChat2Config
 
-__all__ = ["grow", "read_folder", "read_vocabulary"]
+__all__ = ["grow", "read_folder", "read_rope_theta", "read_vocabulary"]
 
 _LAYER = re.compile(r"(?<=language_model\.model\.layers\.)\d+(?=\.)")
 _WRITERS = ("self_attn.o_proj.weight", "mlp.down_proj.weight")  # with these at zero a LLaMA layer changes nothing
@@ -33,6 +34,12 @@ def read_vocabulary(folder: Path) -> dict[str, int]:
     """Word to number of a tokenizer folder."""
     vocabulary: dict[str, int] = AutoTokenizer.from_pretrained(folder).get_vocab()
     return vocabulary
+
+
+def read_rope_theta(folder: Path) -> float:
+    """The base of the rotary angles at which the heads of a chat model compare words, which hold for no others."""
+    config: LlamaConfig = VideoChat2Config.from_pretrained(folder).text_config
+    return float(config.rope_parameters["rope_theta"])
 
 
 @torch.no_grad()

@@ -1,0 +1,100 @@
+"""Where an answer finds what it copies."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from videochat_tools.training.batches import encode_conversations
+from videochat_tools.training.conversations import Conversation, Piece
+from videochat_tools.training.lines import LineHeads
+from videochat_tools.training.looking import Copy, looking_loss
+from videochat_tools.training.reading import Signs, read_lines
+from videochat_tools.training.tokenizers import build_llm_tokenizer
+
+
+@pytest.fixture(scope="module")
+def words():
+    return build_llm_tokenizer()
+
+
+def _looks(words, told: str, *rounds: tuple[str, str], seen=()) -> list[tuple[str, set[str]]]:
+    """What is copied, and the tokens before, at and after each place where it may be looked for."""
+    pieces = [Piece(told)]
+    for question, answer in rounds:
+        pieces += [Piece(f"###Human: {question}\n###Assistant:"), Piece(f" {answer}", True)]
+    row = Conversation((*pieces, Piece("###")), ("any",) * len(rounds), seen)
+    batch = encode_conversations(words, [row], 0)
+    tokens = [token.strip("▁") for token in words.convert_ids_to_tokens(batch.input_ids[0].tolist())]
+    readings = [read_lines(ids, Signs(words)) for ids in batch.input_ids.tolist()]
+    copies = [copy for _, copy in LineHeads(32, words, 4).copied(batch, readings)]
+    assert all(max(copy.sources) <= copy.place for copy in copies)
+    return [
+        (tokens[copy.place + 1], {" ".join(tokens[place - 1 : place + 2]) for place in copy.sources}) for copy in copies
+    ]
+
+
+_TRANSCRIPT = '###Human: [04:18–04:22] Iris: "seven boxes"\n[04:34–05:06] David: "twelve boxes"\n'
+
+
+def test_quotations_are_looked_for_word_by_word_and_names_and_times_also_where_their_words_are(words) -> None:
+    told = _looks(
+        words,
+        _TRANSCRIPT,
+        ('what is said after "seven boxes"?', '"twelve boxes" [04:34–05:06]'),
+        ('who says "seven boxes"?', "Iris [04:18–04:22]"),
+    )
+    its_words = {'" twelve boxes', 'twelve boxes "'}
+    assert told[:2] == [("twelve", {'" twelve boxes'}), ("boxes", {'twelve boxes "'})]
+    assert told[2:6] == [
+        ("04", {"[ 04 :", *its_words}),
+        ("34", {": 34 –", *its_words}),
+        ("05", {"– 05 :", *its_words}),
+        ("06", {": 06 ]", *its_words}),
+    ]
+    assert told[6] == ("Iris", {"] Iris :", '" seven boxes', 'seven boxes "'})
+    assert told[7][0] == "04" and "[ 04 :" in told[7][1] and '" seven boxes' in told[7][1]
+    assert len(told) == 11  # nothing for signs
+
+
+def test_a_line_is_not_taken_for_a_part_of_another(words) -> None:
+    told = _looks(
+        words,
+        '###Human: [04:18–04:22] Iris: "big boxes here"\n[04:34–04:36] David: "boxes"\n',
+        ("what is said last?", '"boxes" [04:34–04:36]'),
+    )
+    assert told[0] == ("boxes", {'" boxes "'})
+
+
+def test_a_letter_is_looked_for_where_its_option_is(words) -> None:
+    options = "Options:\n(A) the red star\n(B) the blue star"
+    told = _looks(words, "", (f"Question: what moves?\n{options}", "Best option:(B) the blue star [01:00–01:04]"))
+    assert told[0] == ("B", {"( B )", ") the blue", "the blue star", "blue star <0x0A>"})
+    assert [word for word, _ in told] == ["B", ")", "the", "blue", "star"]  # no time stands before
+
+
+def test_arguments_of_tools_are_looked_for_in_what_is_asked(words) -> None:
+    call = '{"name": "sunday", "arguments": {"seven": 78}}'
+    told = _looks(words, "Tools:\nsunday(seven: integer)", ("sunday 78", call))
+    assert [copy for copy in told if copy[0] in ("sunday", "seven", "78")] == [
+        ("sunday", {"<0x0A> sunday ("}),
+        ("seven", {"( seven :"}),
+        ("78", {" 78 <0x0A>"}),
+    ]
+
+
+def test_times_are_looked_for_among_those_of_the_frames(words) -> None:
+    clip = "<Video></Video> [17:03–17:08] seen at 17:03 17:03 17:04 17:05 17:05 17:06 17:07 17:07\n"
+    told = _looks(words, f"###Human: {clip}", ("when?", "from 17:05 to 17:08"), seen=((3, 8),))
+    assert told == [("17", {" 17 :"}), ("05", {": 05 "}), ("17", {"– 17 :"}), ("08", {": 08 ]"})]
+
+
+def test_looking_at_the_right_place_costs_nothing_and_elsewhere_much(words) -> None:
+    attention = torch.zeros(1, 3, 4, 4)
+    attention[0, :, 3, 1], attention[0, 2, 3, 1] = 1.0, 0.0
+    there, right = looking_loss(attention, [(0, Copy(3, (0, 1)))])
+    away, wrong = looking_loss(attention, [(0, Copy(3, (2,)))])
+    assert float(there) == 0.0 and right == [1.0]
+    assert float(away) > 10.0 and wrong == [0.0]
+    half, _ = looking_loss((attention + attention.roll(1, dims=3)) / 2, [(0, Copy(3, (1,)))])
+    assert float(half) == pytest.approx(0.693, abs=1e-3)

@@ -1,0 +1,158 @@
+"""Where an answer has to look: the places of what it copies from the prompt.
+
+Quotations, names, times, letters of options and arguments of tools are taken over word by word. What is to be taken is
+known before the last layer (:mod:`videochat_tools.training.lines` asks for it), but finding the place where it stands
+was left to the answers alone, and thousands of steps did not settle it. Some heads of the last layer are therefore told
+the place: their attention is trained like any other answer ("guided attention", Tachibana et al. 2017, arXiv
+1710.08969, there for speech). What they do with what they find is theirs to learn, and nothing of this is left when
+training ends.
+
+A letter, a name and a time stand before the words that they belong to, and cannot know them. The words know: so it is
+as good to look at these.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from videochat_tools.training.world.choices import LETTERS
+from videochat_tools.training.world.narration import SPEAKERS
+
+__all__ = ["Copies", "Copy", "looking_loss"]
+
+_HEADS = 2  # of the last layer
+_LEAST = 1e-12  # of an attention weight that a logarithm is taken of
+_ASKED = 384  # places in a batch, at most
+_REACH = 20  # from the beginning of a line of a transcript to its first word: time, name and signs
+
+
+class Copy(NamedTuple):
+    """The token after ``place`` is copied from one of ``sources``, or known there."""
+
+    place: int
+    sources: tuple[int, ...]
+
+
+class _Part(NamedTuple):
+    """A part of an answer that is taken over whole.
+
+    Attributes:
+        first: Number of its first token.
+        last: Of the first token after it.
+        around: The tokens before and after the original, where these are known.
+        led: How many of its tokens stand before the words of their line.
+    """
+
+    first: int
+    last: int
+    around: tuple[int, int] | None = None
+    led: int = 0
+
+
+class Copies:
+    """Finds what the answers of a row copy.
+
+    Args:
+        tokenizer: Of the language model.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        vocabulary = tokenizer.get_vocab()
+        self._letters = {vocabulary[letter] for letter in LETTERS}
+        self._speakers = {vocabulary[f"▁{name}"] for name in SPEAKERS}
+        self._quote, self._open, self._brace = (vocabulary[sign] for sign in '"({')
+        self._begin, self._end = vocabulary["["], vocabulary["]"]
+        self._space, self._stop = vocabulary["▁"], vocabulary["###"]
+        self._digits = {number for word, number in vocabulary.items() if word.isdecimal()} | {vocabulary["-"]}
+        self._between = {vocabulary[":"], vocabulary["–"]}  # of the parts of a time: known without looking
+
+    def find(
+        self, ids: Sequence[int], answers: Iterable[tuple[int, Sequence[int]]], lines: Sequence[Sequence[int]]
+    ) -> Iterator[Copy]:
+        """What is copied, and from where.
+
+        Args:
+            ids: The row.
+            answers: The place before each answer's first token, and its tokens.
+            lines: Places of the words of options and lines of transcripts, in order.
+        """
+        text = "".join(map(chr, ids))  # so that a run of tokens is found as fast as a word
+        begins = [words[0] for words in lines]
+        for before, answer in answers:
+            for part in self._parts(answer):
+                run = text[before + 1 + part.first : before + 1 + part.last]
+                found = [
+                    place
+                    for place in _occurrences(text, run, before + 1)
+                    if part.around is None or (ids[place - 1], ids[place + len(run)]) == part.around
+                ]
+                words = [*dict.fromkeys(word for place in found for word in _next(lines, begins, place))]
+                for offset in range(part.last - part.first) if found else ():
+                    led = offset < part.led
+                    if led and answer[part.first + offset] in self._between:
+                        continue
+                    sources = [place + offset for place in found] + (words if led else [])
+                    yield Copy(before + part.first + offset, tuple(sources))
+
+    def _parts(self, answer: Sequence[int]) -> Iterator[_Part]:
+        call = self._brace in answer[:3]
+        if answer and answer[0] in self._speakers:
+            yield _Part(0, 1, led=1)
+        place = 0
+        while place < len(answer):
+            token, last = answer[place], place
+            if token == self._quote:
+                last = _next_of(answer, place + 1, {self._quote})
+                around = None if call else (self._quote, self._quote)  # arguments stand without marks
+                yield _Part(place + 1, last, around)
+            elif token == self._begin:
+                last = _next_of(answer, place + 1, {self._end})
+                yield _Part(place + 1, last, (self._begin, self._end), led=last - place - 1)
+            elif token == self._open and answer[place + 1] in self._letters:
+                last = _next_of(answer, place, {self._begin, self._stop})
+                last -= answer[last - 1] == self._space
+                yield _Part(place + 1, last, led=1)
+            elif call and token in self._digits:
+                last = next(number for number in range(place, len(answer)) if answer[number] not in self._digits)
+                yield _Part(place, last)
+            place = max(last + (token == self._quote), place + 1)
+
+
+def _next_of(tokens: Sequence[int], place: int, wanted: set[int]) -> int:
+    """The next place of one of the tokens; the end where there is none."""
+    return next((number for number in range(place, len(tokens)) if tokens[number] in wanted), len(tokens))
+
+
+def _next(lines: Sequence[Sequence[int]], begins: Sequence[int], place: int) -> Sequence[int]:
+    """The words of the line that a letter, a name or a time stands before."""
+    number = bisect_right(begins, place)
+    return lines[number] if number < len(lines) and begins[number] - place <= _REACH else ()
+
+
+def _occurrences(text: str, run: str, end: int) -> Iterator[int]:
+    place = text.find(run, 0, end) if run else -1
+    while place >= 0:
+        yield place
+        place = text.find(run, place + 1, end)
+
+
+def looking_loss(attention: Tensor, copies: Sequence[tuple[int, Copy]]) -> tuple[Tensor, list[float]]:
+    """Cross-entropy of the places that the first heads look at, and whether they look there for the most part.
+
+    Args:
+        attention: Weights of a layer [B, heads, L, L].
+        copies: Row, and what is copied in it.
+    """
+    kept = copies[:: -(-len(copies) // _ASKED)]
+    seen = attention[[row for row, _ in kept], :_HEADS, [copy.place for _, copy in kept]].float()  # [n, heads, L]
+    right = torch.zeros(seen.shape[0], seen.shape[-1])
+    for number, (_, copy) in enumerate(kept):
+        right[number, list(copy.sources)] = 1.0
+    there = (seen * right[:, None]).sum(dim=-1)
+    return -there.clamp_min(_LEAST).log().mean(), (there.mean(dim=-1) > 0.5).float().tolist()

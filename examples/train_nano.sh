@@ -23,7 +23,7 @@ sight=$!
 wait "$sight"
 "$python" -m torch.distributed.run --standalone --nproc_per_node "$processes" -m videochat_tools.training.instruct \
     instruct --folder "$folder/chat" --align "$folder/align/state.pt" --language "$folder/language/state.pt" \
-    --minutes "$(minutes 75)" --rate 0.4 --hold 0.5 --bank "$clips" --rows 16 --text-rows 12 "$@"
+    --minutes "$(minutes 75)" --rate 0.4 --hold 0.25 --bank "$clips" --rows 8 --text-rows 8 "$@"
 "$python" -m videochat_tools.training.bundle --align "$folder/align/state.pt" --chat "$folder/chat/state.pt" \
     --max-clips 1 --folder "$folder/nano" --size "$size"
 "$python" -m videochat_tools.evaluation.calibrate --retrieval "$folder/nano/retrieval"

@@ -53,9 +53,9 @@ _FIRST_ALONE = 0.15  # the same for a model that still has to learn to copy, whi
 _EXTRA_CLIPS = (0.94, 0.05, 0.01)  # how often a conversation is about one, two or three clips
 
 
-# What is practised on text alone: at first, what the rest is built on; then beside clips, what these do not teach.
-_FIRST_DRILLS = {"copy": 0.18, "binding": 0.2, "options": 0.05, "call": 0.07, "transcript": 0.2, "scene": 0.3}
-_DRILLS = {"copy": 0.06, "binding": 0.03, "options": 0.1, "call": 0.33, "transcript": 0.38, "scene": 0.1}
+# What is practised on text alone: from nothing, what the rest is built on; beside clips, what these do not teach.
+_FIRST_DRILLS = {"copy": 0.12, "binding": 0.12, "options": 0.08, "call": 0.13, "transcript": 0.25, "scene": 0.3}
+_DRILLS = {"copy": 0.06, "binding": 0.07, "options": 0.12, "call": 0.25, "transcript": 0.38, "scene": 0.12}
 
 
 def language_conversations(rng: Random, count: int, shares: Mapping[str, float] = _DRILLS) -> list[Conversation]:
@@ -88,7 +88,7 @@ def train_language(
     folder: Path,
     options: LoopOptions,
     *,
-    batch: int = 32,
+    batch: int = 16,
     seed: int = 0,
     process: int = 0,
     start: Path | None = None,
@@ -126,7 +126,7 @@ def train_language(
     for step in loop:
         rng = Random(f"language {seed} {process} {step}")
         lines.teaches = loop.progress > (_HEADS_ALONE if start else _FIRST_ALONE)
-        shares = _FIRST_DRILLS if start is None and loop.progress < 0.6 else _DRILLS
+        shares = _FIRST_DRILLS if start is None else _DRILLS
         loss, right = language_loss(model, tokenizer, language_conversations(rng, batch, shares), lines)
         loop.update(loss, right)
 

@@ -103,7 +103,7 @@ class LineHeads(nn.Module):
 
     def copied(self, batch: ConversationBatch, readings: Sequence[Reading]) -> list[tuple[int, Copy]]:
         """Row, and what is copied in it."""
-        answers: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)
+        answers: dict[int, list[tuple[int, Sequence[int]]]] = defaultdict(list)
         asked = zip(batch.answers.tolist(), batch.places.tolist(), batch.targets.tolist(), strict=True)
         for _, tokens in groupby(asked, key=lambda token: token[0]):
             _, places, answer = zip(*tokens, strict=True)

@@ -57,7 +57,7 @@ class LineHeads(nn.Module):
         super().__init__()
         self.teaches = True
         self.signs = Signs(tokenizer)
-        self.copies = Copies(tokenizer)
+        self.copies = Copies(self.signs)
         self.layers = dict.fromkeys((*_OF_WORDS, _FRAME), layers // 2)
         self.layers |= dict.fromkeys((*_OF_QUOTATIONS, *_OF_TIMES, *_ENDS_WANTED), layers // 2 + 1)
         # What is wanted is found before; the last layer looks up the rest of it.

@@ -19,10 +19,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
-from videochat_tools.training.world.choices import LETTERS
-from videochat_tools.training.world.narration import SPEAKERS
+from videochat_tools.training.reading import Signs
 
 __all__ = ["Copies", "Copy", "looking_loss"]
 
@@ -59,18 +57,12 @@ class Copies:
     """Finds what the answers of a row copy.
 
     Args:
-        tokenizer: Of the language model.
+        signs: What lines are told by.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        vocabulary = tokenizer.get_vocab()
-        self._letters = {vocabulary[letter] for letter in LETTERS}
-        self._speakers = {vocabulary[f"▁{name}"] for name in SPEAKERS}
-        self._quote, self._open, self._brace = (vocabulary[sign] for sign in '"({')
-        self._begin, self._end = vocabulary["["], vocabulary["]"]
-        self._space, self._stop = vocabulary["▁"], vocabulary["###"]
-        self._digits = {number for word, number in vocabulary.items() if word.isdecimal()} | {vocabulary["-"]}
-        self._between = {vocabulary[":"], vocabulary["–"]}  # of the parts of a time: known without looking
+    def __init__(self, signs: Signs) -> None:
+        self._signs = signs
+        self._between = {signs.colon, signs.dash}  # of the parts of a time: known without looking
 
     def find(
         self, ids: Sequence[int], answers: Iterable[tuple[int, Sequence[int]]], lines: Sequence[Sequence[int]]
@@ -101,27 +93,28 @@ class Copies:
                     yield Copy(before + part.first + offset, tuple(sources))
 
     def _parts(self, answer: Sequence[int]) -> Iterator[_Part]:
-        call = self._brace in answer[:3]
-        if answer and answer[0] in self._speakers:
+        signs = self._signs
+        call = signs.brace in answer[:3]
+        if answer and answer[0] in signs.speakers:
             yield _Part(0, 1, led=1)
         place = 0
         while place < len(answer):
             token, last = answer[place], place
-            if token == self._quote:
-                last = _next_of(answer, place + 1, {self._quote})
-                around = None if call else (self._quote, self._quote)  # arguments stand without marks
+            if token == signs.quote:
+                last = _next_of(answer, place + 1, {signs.quote})
+                around = None if call else (signs.quote, signs.quote)  # arguments stand without marks
                 yield _Part(place + 1, last, around)
-            elif token == self._begin:
-                last = _next_of(answer, place + 1, {self._end})
-                yield _Part(place + 1, last, (self._begin, self._end), led=last - place - 1)
-            elif token == self._open and answer[place + 1] in self._letters:
-                last = _next_of(answer, place, {self._begin, self._stop})
-                last -= answer[last - 1] == self._space
+            elif token == signs.bracket:
+                last = _next_of(answer, place + 1, {signs.closing})
+                yield _Part(place + 1, last, (signs.bracket, signs.closing), led=last - place - 1)
+            elif token == signs.open and answer[place + 1] in signs.letters:
+                last = _next_of(answer, place, {signs.bracket, signs.stop})
+                last -= answer[last - 1] == signs.space
                 yield _Part(place + 1, last, led=1)
-            elif call and token in self._digits:
-                last = next(number for number in range(place, len(answer)) if answer[number] not in self._digits)
+            elif call and token in signs.digits:
+                last = next(number for number in range(place, len(answer)) if answer[number] not in signs.digits)
                 yield _Part(place, last)
-            place = max(last + (token == self._quote), place + 1)
+            place = max(last + (token == signs.quote), place + 1)
 
 
 def _next_of(tokens: Sequence[int], place: int, wanted: set[int]) -> int:

@@ -60,9 +60,11 @@ class Signs:
         vocabulary = tokenizer.get_vocab()
         self.letters = {vocabulary[letter] for letter in LETTERS}
         self.speakers = {vocabulary[f"▁{name}"] for name in SPEAKERS}
-        self.ends = {vocabulary[sign] for sign in ("<0x0A>", "###")}
-        signs = (vocabulary[sign] for sign in '():"–[')
-        self.open, self.close, self.colon, self.quote, self.dash, self.bracket = signs
+        self.stop = vocabulary["###"]
+        self.ends = {vocabulary["<0x0A>"], self.stop}
+        signs = (vocabulary[sign] for sign in '():"–[]{')
+        self.open, self.close, self.colon, self.quote, self.dash, self.bracket, self.closing, self.brace = signs
+        self.digits = {number for word, number in vocabulary.items() if word.isdecimal()} | {vocabulary["-"]}
         self.asks = vocabulary["?"]
         self.seconds = {vocabulary[f"{number:02d}"] for number in range(60)}
         self.space = vocabulary["▁"]

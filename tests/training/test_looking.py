@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 import torch
 
 from videochat_tools.training.batches import encode_conversations
-from videochat_tools.training.conversations import Conversation, Piece
+from videochat_tools.training.conversations import Conversation, Piece, converse
 from videochat_tools.training.lines import LineHeads
 from videochat_tools.training.looking import Copy, looking_loss
 from videochat_tools.training.reading import Signs, read_lines
 from videochat_tools.training.tokenizers import build_llm_tokenizer
+from videochat_tools.training.world.language import VERBS
+from videochat_tools.training.world.scene import sample_scene
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +96,45 @@ def test_times_are_looked_for_among_those_of_the_frames(words) -> None:
 def test_looking_at_the_right_place_costs_nothing_and_elsewhere_much(words) -> None:
     attention = torch.zeros(1, 3, 4, 4)
     attention[0, :, 3, 1], attention[0, 2, 3, 1] = 1.0, 0.0
-    there, right = looking_loss(attention, [(0, Copy(3, (0, 1)))])
-    away, wrong = looking_loss(attention, [(0, Copy(3, (2,)))])
+    there, right = looking_loss(attention, [(0, Copy(3, (0, 1)))], slice(0, 2))
+    away, wrong = looking_loss(attention, [(0, Copy(3, (2,)))], slice(0, 2))
     assert float(there) == 0.0 and right == [1.0]
     assert float(away) > 10.0 and wrong == [0.0]
-    half, _ = looking_loss((attention + attention.roll(1, dims=3)) / 2, [(0, Copy(3, (1,)))])
+    half, _ = looking_loss((attention + attention.roll(1, dims=3)) / 2, [(0, Copy(3, (1,)))], slice(0, 2))
     assert float(half) == pytest.approx(0.693, abs=1e-3)
+    assert looking_loss(attention, [(0, Copy(3, (1,)))], slice(2, 3))[1] == [0.0]  # another head looks elsewhere
+
+
+def test_answers_look_at_what_they_are_about_until_they_cite(words) -> None:
+    scene = next(scene for seed in range(99) if len((scene := sample_scene(Random(seed))).events) == 2)
+    held = [{}, {("object", 0): 3, ("event", 0): 9, ("event", 1): 12}]
+    pieces = [Piece("###Human: "), Piece("", clip=0), Piece("\n"), Piece("", clip=1), Piece("\n")]
+    answers = (" the red star spins [17:03–17:08]", " Not found in the video.", " red")
+    for answer in answers:
+        pieces += [Piece("###Human: what happens last?\n###Assistant:"), Piece(answer, True)]
+    sources = ((1, ("event", 1)), None, (1, ("object", 0)))
+    row = Conversation((*pieces, Piece("###")), ("order", "absent", "colour"), (None,) * 3, sources)
+    batch = encode_conversations(words, [row], 24, held)
+    second = int(batch.visual_mask[0].nonzero()[24])  # where the second clip begins
+    assert batch.shown == (second + 12, None, second + 3)
+    told = LineHeads(32, words, 4).shown(batch)
+    ids = batch.input_ids[0].tolist()
+    looks = [(words.decode([ids[copy.place + 1]]).strip(), copy.sources[0] - second) for _, copy in told]
+    assert [look for look in looks if look[0]] == [
+        *((word, 12) for word in ("the", "red", "star", "spins")),
+        ("red", 3),
+        ("###", 3),
+    ]
+    assert encode_conversations(words, [row], 24).shown == (None,) * 3  # without rows that are known
+
+    asked = [converse(Random(seed), [scene], [0]) for seed in range(40)]
+    rounds = [
+        (answer.text, source[1])
+        for row in asked
+        for answer, source in zip((p for p in row.pieces if p.is_answer), row.sources, strict=True)
+        if source is not None
+    ]
+    assert {name for _, (name, _) in rounds} == {"object", "event"}
+    for answer, (name, number) in rounds:  # an answer of two words that names a deed of the scene names that event's
+        if name == "event" and answer.startswith(" it "):
+            assert answer.startswith(f" it {VERBS[scene.events[number].kind][0][0]}")

@@ -311,6 +311,13 @@ def test_slots_ask_for_objects_and_events_in_any_order() -> None:
         optimizer.step()
     names = ("s_colour", "s_size", "s_texture", "s_kind", "s_who_colour", "s_whom_shape", "s_place", "s_begin", "s_end")
     assert {name: float(held[name]) for name in names} == dict.fromkeys(names, 1.0)
+    for row, scene, found in zip(free, scenes, heads.find(free, scenes), strict=True):
+        assert len(found) == len(scene.things) + len(scene.events) == len({*found.values()})
+        for (name, number), query in found.items():
+            logits = heads.heads[name](row[query])
+            assert float(logits[0]) > 0 and (query >= 8) == (name == "event")
+            if name == "object":
+                assert [*COLOURS][int(logits[1 : 1 + len(COLOURS)].argmax())] == scene.things[number].colour
 
 
 def test_plots_are_told_from_those_with_their_events_exchanged() -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from videochat_tools.engine import BUNDLED
-from videochat_tools.errors import ModelLoadError
+from videochat_tools.errors import ConfigurationError, ModelLoadError
 from videochat_tools.models.videochat2 import VideoChat2ForConditionalGeneration
-from videochat_tools.training.instruct import train_language
+from videochat_tools.training import instruct
+from videochat_tools.training.instruct import train_instruct
 from videochat_tools.training.loop import LoopOptions
-from videochat_tools.training.recipe import SIZES, chat_config
+from videochat_tools.training.recipe import ROPE_THETA, chat_config
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
 from videochat_tools.training.warm_start import grow, read_folder, read_rope_theta, read_vocabulary
+from videochat_tools.training.world.questions import KINDS
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +60,25 @@ def test_a_tensor_without_a_place_is_an_error(old: VideoChat2ForConditionalGener
         grow(network, {"vision_layernorm.weight": torch.zeros(7)}, [])
 
 
-def test_a_language_model_is_not_gone_on_with_at_other_angles(tmp_path: Path) -> None:
-    config = chat_config(64, 64, SIZES["half"], rope_theta=1e4)
-    VideoChat2ForConditionalGeneration(config).save_pretrained(tmp_path / "old")
-    with pytest.raises(ModelLoadError, match=r"rope_theta 10000, this recipe at 1e\+08; begin with a chat model of"):
-        train_language(tmp_path / "new", LoopOptions(minutes=0.1), start=tmp_path / "old", size=SIZES["half"])
+def test_the_bundled_model_is_gone_on_with_on_a_bank_without_the_state_of_its_sight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instruct, "_FIT_STEPS", 20)
+    options = LoopOptions(minutes=1e-3, log_steps=1).scaled(0.01)
+    network = train_instruct(tmp_path, None, None, options, rows=4, text_rows=4, bank=32, start=BUNDLED)
+    assert read_rope_theta(tmp_path / "chat") == ROPE_THETA != read_rope_theta(BUNDLED)
+    old = read_folder(BUNDLED)
+    for name, value in network.state_dict().items():  # of the sight nothing has changed
+        if name.startswith(("vision", "qformer", "query", "extra")):
+            assert torch.equal(value, old[name])
+    row = json.loads((tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    right = [row[kind] for kind in KINDS if kind in row]
+    assert sum(right) / len(right) > 0.5  # it answers as before
+    assert {"l_see_3", "l_see_4", "l_look_5", "l_led_5"} <= row.keys()
+
+
+def test_without_a_state_of_the_sight_a_folder_and_a_bank_are_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigurationError, match="begin with a state of this stage, or with the folder of a chat model and a bank"
+    ):
+        train_instruct(tmp_path, None, None, LoopOptions(minutes=1e-3), start=BUNDLED)

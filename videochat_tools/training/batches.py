@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel, PreTrainedTokenizerBase
 
 from videochat_tools.training.conversations import Conversation
+from videochat_tools.training.world.questions import Source
 
 __all__ = ["CAUSAL_MATMUL", "ConversationBatch", "LossSum", "answer_loss", "by_length", "encode_conversations"]
 
@@ -49,6 +50,7 @@ class ConversationBatch:
         answers: [n] number of the answer that the target belongs to.
         kinds: Kind of each answer.
         seen: Numbers of the frames whose times are the answer, or None, for each answer.
+        shown: Place of the row of a clip that has to be looked at, or None, for each answer; or empty.
     """
 
     input_ids: Tensor
@@ -59,12 +61,23 @@ class ConversationBatch:
     answers: Tensor
     kinds: tuple[str, ...]
     seen: tuple[tuple[int, int] | None, ...]
+    shown: tuple[int | None, ...] = ()
 
 
 def encode_conversations(
-    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation], tokens_per_clip: int
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[Conversation],
+    tokens_per_clip: int,
+    held: Sequence[Mapping[Source, int]] = (),
 ) -> ConversationBatch:
-    """Tokenise; every answer is followed by ``###``, which belongs to what is to be predicted."""
+    """Tokenise; every answer is followed by ``###``, which belongs to what is to be predicted.
+
+    Args:
+        tokenizer: Of the language model.
+        conversations: The rows.
+        tokens_per_clip: How many stand for a clip.
+        held: Of every clip by its number, which of its tokens holds each object and event; empty if that is not known.
+    """
     texts = [piece.text for conversation in conversations for piece in conversation.pieces]
     encoded = iter(tokenizer(texts, add_special_tokens=False)["input_ids"])
     rows: list[list[int]] = []
@@ -75,13 +88,15 @@ def encode_conversations(
     answers: list[int] = []
     kinds: list[str] = []
     seen: list[tuple[int, int] | None] = []
+    shown: list[int | None] = []
     for number, conversation in enumerate(conversations):
         row, mask, asked = [tokenizer.bos_token_id], [False], 0
-        open_answer = False
+        open_answer, begins = False, dict[int, int]()
         for piece in conversation.pieces:
             ids = next(encoded)
             if piece.clip is not None:
                 clips.append(piece.clip)
+                begins[piece.clip] = len(row)
                 ids = [tokenizer.pad_token_id] * tokens_per_clip
             learned = ids if piece.is_answer else ids[:1] if open_answer else []
             for offset, target in enumerate(learned):
@@ -91,6 +106,8 @@ def encode_conversations(
             if open_answer:
                 kinds.append(conversation.kinds[asked])
                 seen.append(conversation.seen[asked] if conversation.seen else None)
+                source = conversation.sources[asked] if held and conversation.sources else None
+                shown.append(None if source is None else begins[source[0]] + held[source[0]][source[1]])
                 asked += 1
             open_answer = piece.is_answer
             row.extend(ids)
@@ -108,6 +125,7 @@ def encode_conversations(
         torch.tensor(answers),
         tuple(kinds),
         tuple(seen),
+        tuple(shown),
     )
 
 

@@ -14,7 +14,7 @@ from videochat_tools.context import NOT_FOUND, cited_answer, clip_line
 from videochat_tools.training.world.choices import ask_choice, ask_when
 from videochat_tools.training.world.language import clause, name, verb
 from videochat_tools.training.world.narration import narrate, random_words
-from videochat_tools.training.world.questions import KINDS, Question, ask, describe, dialogue
+from videochat_tools.training.world.questions import KINDS, Question, Source, ask, describe, dialogue
 from videochat_tools.training.world.scene import COLOURS, FRAMES, HELD_OUT, SHAPES, Scene
 from videochat_tools.types import TimeSpan, format_timecode
 
@@ -54,12 +54,14 @@ class Piece:
 class Conversation:
     """Pieces in order and, for the record, the kind of every question asked.
 
-    ``seen``: of every question, or of none, the numbers of the frames whose times are the answer.
+    Of every question, or of none: ``seen``, the numbers of the frames whose times are the answer; ``sources``, the
+    clip by its number and the object or event in it that have to be looked at.
     """
 
     pieces: tuple[Piece, ...]
     kinds: tuple[str, ...]
     seen: tuple[tuple[int, int] | None, ...] = ()
+    sources: tuple[tuple[int, Source] | None, ...] = ()
 
 
 def dense_text(rng: Random, scene: Scene) -> str:
@@ -144,11 +146,17 @@ def converse(
     lines: list[tuple[int | str, TimeSpan | None, str]] = [
         (dense_text(rng, scene) if numbers is None else numbers[i], spans[i], said[i]) for i, scene in enumerate(scenes)
     ]
+    shown = () if numbers is None else tuple(_shown(question, place, numbers) for question, place in asked)
     return Conversation(
         tuple(assemble(lines, rounds)),
         tuple(question.kind for question, _ in asked),
         tuple(question.seen for question, _ in asked),
+        shown,
     )
+
+
+def _shown(question: Question, place: int | None, numbers: Sequence[int]) -> tuple[int, Source] | None:
+    return None if place is None or question.source is None else (numbers[place], question.source)
 
 
 def _say(rng: Random, count: int) -> tuple[list[str], list[str]]:

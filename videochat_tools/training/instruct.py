@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from videochat_tools.errors import ModelLoadError
+from videochat_tools.errors import ConfigurationError
 from videochat_tools.models.videochat2.modeling_videochat2 import VideoChat2ForConditionalGeneration
 from videochat_tools.models.videochat2.prompts import ChoicePrompt
+from videochat_tools.training.angles import SlidingAngles
 from videochat_tools.training.batches import (
     CAUSAL_MATMUL,
     LossSum,
@@ -39,6 +40,7 @@ from videochat_tools.training.recipe import NANO, ROPE_THETA, SIZES, SLOT_QUERIE
 from videochat_tools.training.slots import SlotHeads
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
 from videochat_tools.training.warm_start import grow, read_folder, read_rope_theta, read_vocabulary
+from videochat_tools.training.world.questions import Source
 from videochat_tools.training.world.scene import Scene, sample_scene
 
 __all__ = ["start_chat_model", "tell_clips", "token_bank", "train_instruct", "train_language"]
@@ -50,6 +52,9 @@ _TEXT_WEIGHT = 0.5  # of the rows of text alone
 _CHOICE, _CHOICE_SHARE = ChoicePrompt(), 0.1  # what the Q-Former reads where MVBench asks, and how often here
 _HEADS_ALONE = 0.04  # share of the time before new heads (:mod:`~videochat_tools.training.lines`) teach the model
 _FIRST_ALONE = 0.15  # the same for a model that still has to learn to copy, which early teaching washes out
+_SLIDING = 0.25  # share of the time in which weights of another recipe slide to the angles of this one
+_BLUR = 0.15  # noise on the clips of a bank, in their standard deviations: else they are learned by heart
+_FIT_STEPS, _FIT_CLIPS = 600, 64  # of slot heads on rows that stay as they are
 _EXTRA_CLIPS = (0.94, 0.05, 0.01)  # how often a conversation is about one, two or three clips
 
 
@@ -106,19 +111,16 @@ def train_language(
     config.text_config._attn_implementation = CAUSAL_MATMUL
     network = VideoChat2ForConditionalGeneration(config)
     model = network.language_model
+    angles = None
     if start is None:
         start_with_copying(model)
     else:
-        if (theta := read_rope_theta(start)) != ROPE_THETA:
-            raise ModelLoadError(
-                f"{start} compares words at the angles of rope_theta {theta:g}, this recipe at {ROPE_THETA:g}; "
-                "begin with a chat model of this recipe, or from nothing"
-            )
         old = {name: value for name, value in read_folder(start).items() if name.startswith("language_model.")}
         layers = 1 + max(int(name.split(".")[3]) for name in old if ".layers." in name)
         step = (size.language_layers - 1) / max(layers - 1, 1)
         places = [round(number * step) for number in range(layers)] if layers < size.language_layers else []
         grow(network, old, [(read_vocabulary(start), tokenizer)], layers=places)
+        angles = _angles(model, start)
     lines = LineHeads(model.config.hidden_size, tokenizer, model.config.num_hidden_layers)
     trained = nn.ModuleDict({"language_model": model, "lines": lines})
     loop = Loop(trained, folder, options)
@@ -126,9 +128,17 @@ def train_language(
     for step in loop:
         rng = Random(f"language {seed} {process} {step}")
         lines.teaches = loop.progress > (_HEADS_ALONE if start else _FIRST_ALONE)
+        if angles is not None:
+            angles.slide(loop.progress / _SLIDING)
         shares = _FIRST_DRILLS if start is None else _DRILLS
         loss, right = language_loss(model, tokenizer, language_conversations(rng, batch, shares), lines)
         loop.update(loss, right)
+
+
+def _angles(language_model: PreTrainedModel, folder: Path) -> SlidingAngles | None:
+    """What slides a model with the weights of a folder to this recipe's angles, if they are not its own."""
+    theta = read_rope_theta(folder)
+    return None if theta == ROPE_THETA else SlidingAngles(language_model, theta)
 
 
 def language_loss(
@@ -211,6 +221,7 @@ def instruct_loss(
     *,
     rows: int,
     text_rows: int,
+    held: Sequence[Mapping[Source, int]] = (),
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
     """Loss of fresh conversations about clips, and of a few rows of text against forgetting.
 
@@ -222,21 +233,23 @@ def instruct_loss(
         scenes: What they show.
         rows: Conversations about them.
         text_rows: Conversations of text alone.
+        held: Of every clip, which of its tokens holds each object and event; by default the slot heads are asked.
     """
+    held = held or trained.slots.find(tokens, scenes)
     model = trained.network
     conversations = instruct_conversations(rng, scenes, rows)
     total = LossSum()
     values: dict[str, float | Tensor] = {}
     with half_precision():
         for group in by_length(conversations, 4):
-            batch = encode_conversations(words, group, model.config.num_visual_tokens)
+            batch = encode_conversations(words, group, model.config.num_visual_tokens, held)
             embeds = model.embed_prompt(batch.input_ids, batch.visual_mask, tokens[list(batch.clips)])
             total.add(*answer_loss(model.language_model, embeds, batch, trained.lines))
     loss = total.mean()
     values |= total.right()
     if tokens.requires_grad:
-        slots, held = trained.slots(tokens, scenes)
-        values |= {"slots": slots, **held}
+        slots, told_of = trained.slots(tokens, scenes)
+        values |= {"slots": slots, **told_of}
         loss = loss + _SLOT_WEIGHT * slots
     if text_rows:
         kept, told = language_loss(model.language_model, words, language_conversations(rng, text_rows), trained.lines)
@@ -287,9 +300,24 @@ def token_bank(
     return (torch.cat(parts[0]), torch.cat(parts[1])), scenes
 
 
+def _fit_slots(slots: SlotHeads, tokens: Tensor, scenes: Sequence[Scene]) -> None:
+    """Let fresh slot heads learn what the rows of clips [clips, Q, h] hold, which stay as they are."""
+    optimizer = torch.optim.Adam(slots.requires_grad_(True).parameters(), lr=0.02)
+    for step in range(_FIT_STEPS):
+        places = Random(f"slots {step}").sample(range(len(scenes)), min(_FIT_CLIPS, len(scenes)))
+        loss, right = slots(tokens[places].float(), [scenes[place] for place in places])
+        optimizer.zero_grad()
+        loss.backward()
+        for group in optimizer.param_groups:
+            group["lr"] = 0.02 * (1 - step / _FIT_STEPS)
+        optimizer.step()
+    slots.requires_grad_(False)
+    log.info("slot heads: %s", {name: round(float(value), 2) for name, value in right.items()})
+
+
 def train_instruct(
     folder: Path,
-    align: Path,
+    align: Path | None,
     language: Path | None,
     options: LoopOptions,
     *,
@@ -305,7 +333,8 @@ def train_instruct(
 
     Args:
         folder: Where checkpoints and the result go.
-        align: Checkpoint of :mod:`~videochat_tools.training.align`.
+        align: Checkpoint of :mod:`~videochat_tools.training.align`; may be None where ``start`` is a state, or a folder
+            and there is a ``bank``.
         language: Checkpoint of :func:`train_language`.
         options: Time and rates.
         rows: Clips a step, and conversations about them.
@@ -315,17 +344,28 @@ def train_instruct(
         seed: Of data and new weights.
         process: Number of this one among those of :func:`~videochat_tools.training.loop.join_processes`; each draws and
             watches clips of its own, as many as are named here.
-        start: State of another run of this stage to begin with.
+        start: State of another run of this stage to begin with, or the folder of a chat model, whose angles may be
+            others.
         size: Of the networks.
+
+    Raises:
+        ConfigurationError: Nothing says what the clips' rows hold.
     """
     torch.manual_seed(seed)
-    seen = read_state(align)
+    trained_model = start if start is not None and start.is_dir() else None
+    if align is None and (start is None or (trained_model is not None and not bank)):
+        raise ConfigurationError(
+            "without a state of align, begin with a state of this stage, or with the folder of a chat model and a bank"
+        )
+    seen = None if align is None else read_state(align)
     schooled = None if language is None else read_state(language)
-    begun = None if start is None else read_state(start)
+    begun = None if start is None or trained_model is not None else read_state(start)
     model = start_chat_model(seen, schooled, size)
     words, pieces = build_llm_tokenizer(), build_qformer_tokenizer()
     trained = InstructModel(model, words)
-    trained.slots.load_state_dict(_below(seen, "slots."))
+    for known in (begun, seen):
+        if known is not None:
+            trained.slots.load_state_dict(_below(known, "slots."))
     heads_known = False
     for known in (schooled, begun):
         if known is not None and (lines := _below(known, "lines.")):
@@ -333,6 +373,10 @@ def train_instruct(
             heads_known = not unasked
     if begun is not None:
         model.load_state_dict(_below(begun, "network."))
+    angles = None
+    if trained_model is not None:
+        grow(model, read_folder(trained_model), [(read_vocabulary(trained_model), words)])
+        angles = _angles(model.language_model, trained_model)
     model.vision_encoder.set_attn_implementation("eager")
     model.qformer.set_attn_implementation("eager")
     form = clip_format(model.config.vision_config)
@@ -343,20 +387,28 @@ def train_instruct(
         trained.lines.requires_grad_(True)
         told, scenes = token_bank(model, pieces, form, bank, f"{seed} {process}")
         log.info("%d clips were watched", len(scenes))
+        spread = _BLUR * told[0].float().std(dim=(0, 1))  # of each channel [h]
+        if seen is None and begun is None:
+            _fit_slots(trained.slots, told[0], scenes)
+        held = trained.slots.find(told[0].float(), scenes)
     loop = Loop(trained, folder, options)
     trained.train()
     for step in loop:
         trained.lines.teaches = heads_known or loop.progress > _HEADS_ALONE
+        if angles is not None:
+            angles.slide(loop.progress / _SLIDING)
         rng = Random(f"instruct {seed} {process} {step}")
         if bank:
             places = rng.sample(range(len(scenes)), rows)
             tokens = told[rng.random() < _CHOICE_SHARE][places]
+            tokens = tokens + (spread * torch.randn(tokens.shape)).to(tokens)
             shown = [replace(scenes[place]) for place in places]  # copies: their facts are not to be kept
+            rows_held = [held[place] for place in places]
         else:
             drawn = [draw_clip(rng, form) for _ in range(rows)]
             tokens = tell_clips(model, pieces, _see(model, drawn, form), choice=rng.random() < _CHOICE_SHARE)
-            shown = [clip.scene for clip in drawn]
-        loss, values = instruct_loss(trained, words, rng, tokens, shown, rows=rows, text_rows=text_rows)
+            shown, rows_held = [clip.scene for clip in drawn], []
+        loss, values = instruct_loss(trained, words, rng, tokens, shown, rows=rows, text_rows=text_rows, held=rows_held)
         loop.update(loss, values)
     if not process:
         model.save_pretrained(folder / "chat")
@@ -372,7 +424,7 @@ def main() -> None:
     parser.add_argument("--align", type=Path, help="instruct: state.pt of the align stage")
     parser.add_argument("--language", type=Path, help="instruct: state.pt of the language stage")
     parser.add_argument(
-        "--begin", type=Path, help="language: folder of a chat model; instruct: state.pt of another run to begin with"
+        "--begin", type=Path, help="folder of a chat model to begin with; instruct: or state.pt of another run"
     )
     parser.add_argument("--bank", type=int, default=0, help="clips that a frozen tower and Q-Former watch")
     parser.add_argument("--rows", type=int, default=24, help="instruct: clips and conversations about them in a step")
@@ -400,8 +452,10 @@ def main() -> None:
             start=arguments.begin,
             size=SIZES[arguments.size],
         )
-    elif arguments.align is None:
-        parser.error("instruct goes on from the align stage: give its state.pt with --align")
+    elif arguments.align is None and arguments.begin is None:
+        parser.error(
+            "instruct goes on from the align stage: give its state.pt with --align, or --begin with a chat model"
+        )
     else:
         train_instruct(
             arguments.folder,

@@ -34,7 +34,9 @@ _FRAME, _FRAME_WANTED = "frame", "wanted_frame"  # number of a frame by its time
 _ENDS_WANTED = ("wanted_begin", "wanted_end")  # the same of both, where an answer in times begins
 _ASKED = 192  # places of each kind in a batch, at most; an output layer over all would take half the time
 _WEIGHT = 0.15  # of each question, beside the loss of answers
-_LOOK_WEIGHT = 0.3  # of where answers look for what they copy
+_LOOK_WEIGHT = 0.3  # of where answers look
+_COPYING, _LED = slice(0, 2), slice(2, 4)  # heads of the last layer: of what is copied, of what is known of a line
+_SEEING = slice(0, 2)  # heads of the two layers after the middle, which look at the clip
 
 
 class LineHeads(nn.Module):
@@ -96,9 +98,15 @@ class LineHeads(nn.Module):
             target = torch.tensor(wanted)
             losses.append(_WEIGHT * F.cross_entropy(logits, target))
             right[f"l_{name}"] = (logits.argmax(-1) == target).float().tolist()
-        if copied := self.copied(batch, readings):
-            loss, right["l_look"] = looking_loss(attentions[-1], copied)
-            losses.append(_LOOK_WEIGHT * loss)
+        copied, layers = self.copied(batch, readings), len(attentions)
+        for name, told, heads, where in (
+            ("look", [one for one in copied if not one[1].led], _COPYING, [layers - 1]),
+            ("led", [one for one in copied if one[1].led], _LED, [layers - 1]),
+            ("see", self.shown(batch), _SEEING, sorted({layers // 2, min(layers // 2 + 1, layers - 2)})),
+        ):
+            for layer in where if told else []:
+                loss, right[f"l_{name}_{layer}"] = looking_loss(attentions[layer], told, heads)
+                losses.append(_LOOK_WEIGHT * loss)
         return torch.stack(losses).sum(), right
 
     def copied(self, batch: ConversationBatch, readings: Sequence[Reading]) -> list[tuple[int, Copy]]:
@@ -119,6 +127,17 @@ class LineHeads(nn.Module):
                 if sources := tuple(one + part for one in told if ids[one + part] == ids[first + part]):
                     copied.append((row, Copy(first + part - 1, sources)))
         return copied
+
+    def shown(self, batch: ConversationBatch) -> list[tuple[int, Copy]]:
+        """Row, and the row of a clip that its answers are about; where they cite, they look for something else."""
+        told, cites = [], set[int]()
+        asked = zip(batch.answers.tolist(), batch.places.tolist(), batch.targets.tolist(), strict=True)
+        for answer, (row, place), target in asked if batch.shown else ():
+            if target == self.signs.bracket:
+                cites.add(answer)
+            if (source := batch.shown[answer]) is not None and answer not in cites:
+                told.append((row, Copy(place, (source,))))
+        return told
 
     def ask(self, batch: ConversationBatch, readings: Sequence[Reading]) -> dict[str, list[tuple[int, int, int]]]:
         """For every question row, place and the token that is right."""

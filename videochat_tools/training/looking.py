@@ -1,4 +1,4 @@
-"""Where an answer has to look: the places of what it copies from the prompt.
+"""Where an answer has to look: the places of what it copies from the prompt, and the row of a clip that it is about.
 
 Quotations, names, times, letters of options and arguments of tools are taken over word by word. What is to be taken is
 known before the last layer (:mod:`videochat_tools.training.lines` asks for it), but finding the place where it stands
@@ -8,7 +8,11 @@ the place: their attention is trained like any other answer ("guided attention",
 training ends.
 
 A letter, a name and a time stand before the words that they belong to, and cannot know them. The words know: so it is
-as good to look at these.
+as good to look at these. What is read there is not the word itself, so other heads do it.
+
+So it is with clips: each object and each event has a row of its own (:mod:`~videochat_tools.training.slots`), and heads
+in the middle are told which of them a question is about. Without this the answers read all rows at once: after six runs
+no head of the upper four layers had looked at fewer than 12 places on average.
 """
 
 from __future__ import annotations
@@ -24,17 +28,17 @@ from videochat_tools.training.reading import Signs
 
 __all__ = ["Copies", "Copy", "looking_loss"]
 
-_HEADS = 2  # of the last layer
 _LEAST = 1e-12  # of an attention weight that a logarithm is taken of
 _ASKED = 384  # places in a batch, at most
 _REACH = 20  # from the beginning of a line of a transcript to its first word: time, name and signs
 
 
 class Copy(NamedTuple):
-    """The token after ``place`` is copied from one of ``sources``, or known there."""
+    """The token after ``place`` is copied from one of ``sources``; with ``led``, it is what is known there."""
 
     place: int
     sources: tuple[int, ...]
+    led: bool = False
 
 
 class _Part(NamedTuple):
@@ -90,7 +94,7 @@ class Copies:
                     if led and answer[part.first + offset] in self._between:
                         continue
                     sources = [place + offset for place in found] + (words if led else [])
-                    yield Copy(before + part.first + offset, tuple(sources))
+                    yield Copy(before + part.first + offset, tuple(sources), led)
 
     def _parts(self, answer: Sequence[int]) -> Iterator[_Part]:
         signs = self._signs
@@ -135,15 +139,16 @@ def _occurrences(text: str, run: str, end: int) -> Iterator[int]:
         place = text.find(run, place + 1, end)
 
 
-def looking_loss(attention: Tensor, copies: Sequence[tuple[int, Copy]]) -> tuple[Tensor, list[float]]:
-    """Cross-entropy of the places that the first heads look at, and whether they look there for the most part.
+def looking_loss(attention: Tensor, copies: Sequence[tuple[int, Copy]], heads: slice) -> tuple[Tensor, list[float]]:
+    """Cross-entropy of the places that some heads look at, and whether they look there for the most part.
 
     Args:
         attention: Weights of a layer [B, heads, L, L].
         copies: Row, and what is copied in it.
+        heads: That are told.
     """
     kept = copies[:: -(-len(copies) // _ASKED)]
-    seen = attention[[row for row, _ in kept], :_HEADS, [copy.place for _, copy in kept]].float()  # [n, heads, L]
+    seen = attention[[row for row, _ in kept], heads, [copy.place for _, copy in kept]].float()  # [n, heads, L]
     right = torch.zeros(seen.shape[0], seen.shape[-1])
     for number, (_, copy) in enumerate(kept):
         right[number, list(copy.sources)] = 1.0

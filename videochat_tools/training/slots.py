@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videochat_tools.training.world.language import Text
+from videochat_tools.training.world.questions import Source
 from videochat_tools.training.world.scene import (
     ACTIONS,
     COLOURS,
@@ -66,7 +68,7 @@ _ABSENT_WEIGHT = 0.3  # of a query that holds nothing; most do
 class _Group:
     """One kind of thing that is looked for: its questions, and the truth about each clip."""
 
-    name: str
+    name: Literal["object", "event"]
     values: dict[str, tuple[str, ...]]
 
     def encode(self, rows: Sequence[dict[str, str]]) -> Tensor:
@@ -103,20 +105,38 @@ class SlotHeads(nn.Module):
             shown |= {f"s_{name}": value for name, value in right.items()}
         return torch.stack(losses).sum(), shown
 
+    @torch.no_grad()
+    def find(self, states: Tensor, scenes: Sequence[Scene]) -> list[dict[Source, int]]:
+        """Which of the rows [B, Q, h] holds each object and each event of the scenes that they saw."""
+        half = self.queries // 2
+        found: list[dict[Source, int]] = [{} for _ in scenes]
+        objects, events = self.groups
+        for group, first, truths in (
+            (objects, 0, [_objects(scene) for scene in scenes]),
+            (events, half, [_events(scene) for scene in scenes]),
+        ):
+            present, answers = self._ask(group, states[:, first : first + half])
+            for clip, truth in enumerate(truths):
+                if truth:
+                    rows = _match(present[clip], [answer[clip] for answer in answers], group.encode(truth)).tolist()
+                    found[clip] |= {(group.name, number): first + row for number, row in enumerate(rows)}
+        return found
+
+    def _ask(self, group: _Group, rows: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Logits of whether a row [B, Q, h] holds anything [B, Q], and of every question's values [B, Q, values]."""
+        logits = self.heads[group.name](rows).float()
+        return logits[..., 0], logits[..., 1:].split([len(v) for v in group.values.values()], dim=-1)
+
     def _group_loss(
         self, group: _Group, rows: Tensor, truths: Sequence[Sequence[dict[str, str]]]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        logits = self.heads[group.name](rows).float()
-        present, answers = logits[..., 0], logits[..., 1:].split([len(v) for v in group.values.values()], dim=-1)
-        logs = [answer.log_softmax(dim=-1) for answer in answers]
+        present, answers = self._ask(group, rows)
         clips, queries, targets = [], [], []
         for clip, truth in enumerate(truths):
             if not truth:
                 continue
             wanted = group.encode(truth)
-            with torch.no_grad():
-                cost = -torch.stack([log[clip][:, wanted[:, i]] for i, log in enumerate(logs)]).sum(dim=0)
-                chosen = _cheapest(cost - F.logsigmoid(present[clip])[:, None])
+            chosen = _match(present[clip], [answer[clip] for answer in answers], wanted)
             clips += [clip] * len(truth)
             queries += chosen.tolist()
             targets.append(wanted)
@@ -144,6 +164,13 @@ def _cheapest(cost: Tensor) -> Tensor:
     """The query of each thing, [things], for a cost [queries, things]; all ways are tried, since a clip holds three."""
     ways = _assignments(*cost.shape)
     return ways[cost.gather(0, ways).sum(dim=1).argmin()]
+
+
+@torch.no_grad()
+def _match(present: Tensor, answers: Sequence[Tensor], wanted: Tensor) -> Tensor:
+    """The row that describes each thing of a clip best [things], by the logits of its rows; ``wanted``: its values."""
+    logs = [answer.log_softmax(dim=-1)[:, wanted[:, i]] for i, answer in enumerate(answers)]
+    return _cheapest(-torch.stack(logs).sum(dim=0) - F.logsigmoid(present)[:, None])
 
 
 def _objects(scene: Scene) -> list[dict[str, str]]:

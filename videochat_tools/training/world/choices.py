@@ -8,7 +8,7 @@ from random import Random
 from videochat_tools.media.sampling import uniform_times
 from videochat_tools.models.videochat2.prompts import ChoicePrompt
 from videochat_tools.training.world.language import NUMBERS, VERBS, clause, matches
-from videochat_tools.training.world.questions import Question, ask, full_look, the
+from videochat_tools.training.world.questions import Question, Source, ask, full_look, the
 from videochat_tools.training.world.scene import (
     ACTIONS,
     COLOURS,
@@ -57,7 +57,8 @@ def ask_choice(rng: Random, scene: Scene, kind: str | None = None) -> Question |
     if len(options) < 2:
         return None
     rng.shuffle(options)
-    return Question("choice", *lettered(rng, asked.question, options, asked.answer), asked.facts)
+    words, answer = lettered(rng, asked.question, options, asked.answer)
+    return Question("choice", words, answer, asked.facts, source=asked.source)
 
 
 def lettered(rng: Random, question: str, options: Sequence[str], right: str) -> tuple[str, str]:
@@ -117,4 +118,5 @@ def ask_when(rng: Random, scene: Scene, span: TimeSpan, event: Event) -> Questio
     words = rng.choice((f"when is it that {happening.text}?", f"at what time is it that {happening.text}?"))
     seen = min(scene.eighth(event.start), FRAMES - 1), scene.eighth(event.end)
     start, end = (format_timecode([*uniform_times(span, FRAMES), span.end][number]) for number in seen)
-    return Question("when", words, f"from {start} to {end}", happening.facts, seen=seen)
+    source: Source = ("event", scene.events.index(event))
+    return Question("when", words, f"from {start} to {end}", happening.facts, seen=seen, source=source)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
+from typing import Literal
 
 from videochat_tools.context import NOT_FOUND
 from videochat_tools.training.world.language import (
@@ -35,9 +36,11 @@ from videochat_tools.training.world.scene import (
     Scene,
 )
 
-__all__ = ["KINDS", "Question", "ask", "describe", "dialogue", "full_look", "the"]
+__all__ = ["KINDS", "Question", "Source", "ask", "describe", "dialogue", "full_look", "the"]
 
 KINDS = ("colour", "shape", "size", "texture", "direction", "motion", "count", "which", "order", "yesno", "absent")
+
+Source = tuple[Literal["object", "event"], int]  # one of a scene's objects or events, by its number
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Question:
     facts: frozenset[Fact]
     about: Look | None = None  # the object that a later "it" would mean
     seen: tuple[int, int] | None = None  # "when": number of the frame that it begins with, and of that after its end
+    source: Source | None = None  # what has to be looked at, where that is one object or one event
 
 
 def ask(rng: Random, scene: Scene, kind: str, unspoken: frozenset[tuple[str, str]] = HELD_OUT) -> Question | None:
@@ -103,6 +107,10 @@ def _does(scene: Scene, look: Look, event: Event, rng: Random) -> tuple[str, set
     return f"that {words}", facts
 
 
+def _of(scene: Scene, event: Event) -> Source:
+    return "event", scene.events.index(event)
+
+
 def _alone(scene: Scene, event: Event) -> bool:
     """Whether no other object does the same."""
     return sum(other.kind == event.kind for other in scene.events) == 1
@@ -110,6 +118,7 @@ def _alone(scene: Scene, event: Event) -> bool:
 
 def _attribute(rng: Random, scene: Scene, kind: str) -> Question | None:
     what = kind if kind == "shape" or rng.random() < 0.85 else "color"
+    source: Source
     if scene.events and rng.random() < 0.6:
         event = rng.choice(scene.events)
         if not _alone(scene, event):
@@ -125,14 +134,15 @@ def _attribute(rng: Random, scene: Scene, kind: str) -> Question | None:
         if done is None:
             return None
         words, facts, index = f"{the(look)} {done[0]}", done[1] | {("is", look)}, event.subject
+        source = _of(scene, event)
     else:
         index = rng.randrange(len(scene.things))
         picked = pick_look(rng, scene, index, omit=kind)
         if picked is None:
             return None
-        look, words, facts = picked, the(picked), {("is", picked)}
-    answer = getattr(scene.things[index], kind)
-    return Question(kind, f"what {what} is {words}?", answer, frozenset(facts), full_look(scene, index))
+        look, words, facts, source = picked, the(picked), {("is", picked)}, ("object", index)
+    answer, about = getattr(scene.things[index], kind), full_look(scene, index)
+    return Question(kind, f"what {what} is {words}?", answer, frozenset(facts), about, source=source)
 
 
 def _choice(rng: Random, scene: Scene, kind: str) -> Question | None:
@@ -145,8 +155,9 @@ def _choice(rng: Random, scene: Scene, kind: str) -> Question | None:
     options = list(SIZES if kind == "size" else TEXTURES)
     rng.shuffle(options)
     words = f"{', '.join(options[:-1])} or {options[-1]}"
-    answer = getattr(scene.things[index], kind)
-    return Question(kind, f"is {the(look)} {words}?", answer, frozenset({("is", look)}), full_look(scene, index))
+    answer, about = getattr(scene.things[index], kind), full_look(scene, index)
+    facts = frozenset({("is", look)})
+    return Question(kind, f"is {the(look)} {words}?", answer, facts, about, source=("object", index))
 
 
 def _direction(rng: Random, scene: Scene, kind: str) -> Question | None:
@@ -165,7 +176,7 @@ def _direction(rng: Random, scene: Scene, kind: str) -> Question | None:
         ("in which direction does {} move?", "in what direction does {} move?", "which way does {} go?")
     ).format(the(look))
     facts = frozenset({("is", look), ("does", "move", look)})
-    return Question(kind, words, event.kind, facts, full_look(scene, event.subject))
+    return Question(kind, words, event.kind, facts, full_look(scene, event.subject), source=_of(scene, event))
 
 
 def _motion(rng: Random, scene: Scene, kind: str) -> Question | None:
@@ -176,8 +187,10 @@ def _motion(rng: Random, scene: Scene, kind: str) -> Question | None:
         return None
     answer = f"it {VERBS[STILL][0][0]}"
     facts: set[Fact] = {("is", look)}
+    source: Source = ("object", index)
     if events:
         event = events[0]
+        source = _of(scene, event)
         answer = f"it {VERBS[event.kind][0][0]}"
         if event.target is not None:
             target = full_look(scene, event.target)
@@ -185,7 +198,7 @@ def _motion(rng: Random, scene: Scene, kind: str) -> Question | None:
                 return None
             answer += f" {the(target)}"
     words = rng.choice(("what does {} do?", "what happens to {}?")).format(the(look))
-    return Question(kind, words, answer, frozenset(facts), full_look(scene, index))
+    return Question(kind, words, answer, frozenset(facts), full_look(scene, index), source=source)
 
 
 def _count(rng: Random, scene: Scene, kind: str) -> Question | None:
@@ -212,12 +225,14 @@ def _which(rng: Random, scene: Scene, kind: str) -> Question | None:
         if rng.random() < 0.4:  # asks for the other one
             words = f"what does {the(one)} {verb(rng, event.kind, infinitive=True)}?"
             facts = frozenset({("is", one), ("does", event.kind, one)})
-            return Question(kind, words, the(target), facts, target)
+            return Question(kind, words, the(target), facts, target, source=_of(scene, event))
         look: Look = (None, None, None, None)
         facts = frozenset({("is", other), ("meets", event.kind, look, other)})
-        return Question(kind, f"{_who(rng)} {verb(rng, event.kind)} {the(other)}?", the(answer), facts, answer)
-    facts = frozenset({("does", event.kind, (None, None, None, None))})
-    return Question(kind, f"{_who(rng)} {verb(rng, event.kind)}?", the(answer), facts, answer)
+        words = f"{_who(rng)} {verb(rng, event.kind)} {the(other)}?"
+    else:
+        facts = frozenset({("does", event.kind, (None, None, None, None))})
+        words = f"{_who(rng)} {verb(rng, event.kind)}?"
+    return Question(kind, words, the(answer), facts, answer, source=_of(scene, event))
 
 
 def _who(rng: Random) -> str:
@@ -240,12 +255,12 @@ def _order(rng: Random, scene: Scene, kind: str) -> Question | None:
     (first, first_facts), (last, last_facts) = parts
     form = rng.randrange(4)
     if form == 0:
-        return Question(kind, "what happens first?", first, frozenset())
+        return Question(kind, "what happens first?", first, frozenset(), source=("event", 0))
     if form == 1:
-        return Question(kind, "what happens last?", last, frozenset())
+        return Question(kind, "what happens last?", last, frozenset(), source=("event", 1))
     if form == 2:
-        return Question(kind, f"what happens after {first}?", last, first_facts)
-    return Question(kind, f"what happens before {last}?", first, last_facts)
+        return Question(kind, f"what happens after {first}?", last, first_facts, source=("event", 1))
+    return Question(kind, f"what happens before {last}?", first, last_facts, source=("event", 0))
 
 
 def _yesno(rng: Random, scene: Scene, kind: str, unspoken: frozenset[tuple[str, str]] = HELD_OUT) -> Question | None:
@@ -262,7 +277,8 @@ def _yesno(rng: Random, scene: Scene, kind: str, unspoken: frozenset[tuple[str, 
             if any(matches(other, look) for other in scene.things) or look[:2] in unspoken:
                 return None
         words = f"is there a {name(look)}?".replace("a orange", "an orange")
-        return Question(kind, words, "yes" if true else "no", frozenset({("is", look)} if true else ()))
+        claimed = frozenset({("is", look)} if true else ())
+        return Question(kind, words, "yes" if true else "no", claimed, source=("object", index) if true else None)
     event = rng.choice(scene.events)
     one = full_look(scene, event.subject)
     other = None if event.target is None else full_look(scene, event.target)
@@ -291,7 +307,7 @@ def _yesno(rng: Random, scene: Scene, kind: str, unspoken: frozenset[tuple[str, 
     words = f"does {the(one)} {verb(rng, doing, infinitive=True)}"
     if other is not None:
         words += f" {the(other)}"
-    return Question(kind, f"{words}?", "yes" if true else "no", frozenset(facts))
+    return Question(kind, f"{words}?", "yes" if true else "no", frozenset(facts), source=_of(scene, event))
 
 
 def _absent(rng: Random, scene: Scene, kind: str, unspoken: frozenset[tuple[str, str]] = HELD_OUT) -> Question | None:
@@ -361,18 +377,19 @@ def _follow_up(rng: Random, scene: Scene, about: Look) -> Question | None:
     if kind in ("colour", "shape", "texture"):
         be = "is" if rng.random() < 0.7 else "was"
         words = f"what {kind} {be} it?" if kind != "texture" else f"{be} it plain, striped or dotted?"
-        return Question(kind, words, getattr(thing, kind), frozenset(), about)
+        return Question(kind, words, getattr(thing, kind), frozenset(), about, source=("object", index))
     if len(events) != 1 or events[0].target is not None:
         return None
     if kind == "direction" and events[0].kind in DIRECTIONS:
         words = rng.choice(("in which direction does it move?", "in which direction did it move?"))
-        return Question(kind, words, events[0].kind, frozenset(), about)
+        return Question(kind, words, events[0].kind, frozenset(), about, source=_of(scene, events[0]))
     return Question(
         "motion",
         rng.choice(("what does it do?", "what did it do?")),
         f"it {VERBS[events[0].kind][0][0]}",
         frozenset(),
         about,
+        source=_of(scene, events[0]),
     )
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from videochat_tools.models.videochat2 import VideoChat2ForConditionalGeneration, VideoChat2ForRetrieval
 from videochat_tools.training.align import AlignModel, busy_losses, picture_losses, step_losses
+from videochat_tools.training.bank import TokenBank, tell_clips
 from videochat_tools.training.batches import encode_conversations
 from videochat_tools.training.clips import attribute_labels, draw_clip, draw_texts, match_matrix, to_pixels
 from videochat_tools.training.conversations import Conversation, converse
@@ -26,8 +27,6 @@ from videochat_tools.training.instruct import (
     language_conversations,
     language_loss,
     start_chat_model,
-    tell_clips,
-    token_bank,
 )
 from videochat_tools.training.loop import Loop, LoopOptions, read_state
 from videochat_tools.training.muon import Muon, orthogonalize
@@ -188,12 +187,20 @@ def test_every_kind_of_step_trains_its_part(words, pieces) -> None:
 def test_clips_that_are_watched_once_are_told_of_in_both_ways(pieces) -> None:
     torch.manual_seed(0)
     chat = start_chat_model(None, None)
-    (plain, choice), scenes = token_bank(chat, pieces, FORM, 32, seed="0")
+    bank = TokenBank(chat, pieces, FORM, 32, seed="0")
+    (plain, choice), scenes = bank.tokens, bank.scenes
     assert plain.shape == choice.shape == (len(scenes), 24, 160) == (32, 24, 160)
     assert not torch.equal(plain, choice)  # the Q-Former is told something else where MVBench asks
     assert not plain.requires_grad
-    again, _ = token_bank(chat, pieces, FORM, 32, seed="0")
+    again = TokenBank(chat, pieces, FORM, 32, seed="0").tokens
     assert torch.equal(again[0], plain)
+
+    bank.ask(SlotHeads(160, 16))
+    tokens, shown, held = bank.draw(Random(1), 5, choice=True)
+    for told, scene, rows in zip(tokens, shown, held, strict=True):
+        kept = choice[scenes.index(scene)]
+        assert 0.05 < float((told - kept).std() / kept.std()) < 0.3  # the same, a little blurred
+        assert len(rows) == len(scene.things) + len(scene.events)
 
 
 def test_a_few_steps_lower_the_loss(words, tmp_path: Path) -> None:

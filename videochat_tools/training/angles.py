@@ -39,7 +39,7 @@ class SlidingAngles:
         self.slide(0.0)
 
     def slide(self, share: float) -> None:
-        """Set the frequencies; 0: those of the weights, 1: the new ones. The first steps, which cost most, are small."""
+        """Set the frequencies; 0: those of the weights, 1: the new ones. Early steps, which cost most, are short."""
         between = self._old.log().lerp(self._new.log(), min(max(share, 0.0), 1.0) ** 2).exp()
         self._rotary.inv_freq.copy_(self._new if share >= 1.0 else between)
 

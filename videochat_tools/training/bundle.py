@@ -58,7 +58,7 @@ def bundle_chat(states: Sequence[Path], folder: Path, *, max_clips: int = 3, siz
         squash_images=False,
         num_visual_tokens=network.config.num_visual_tokens,
         max_text_length=MAX_TEXT,
-        video_instruction=None,  # see instruct.tell_clips
+        video_instruction=None,  # see bank.tell_clips
         image_instruction=None,
     )
     _save(network, VideoChat2Processor(words, pieces, options), folder)

@@ -212,6 +212,8 @@ def _tool_round(rng: Random, tool: ToolSpec) -> tuple[str, str]:
     noun = rng.choice(rng.choice(PHRASES))
     if [*types.values()] == ["string", "string"] and rng.random() < 0.5:  # a name, and what is said of it
         called, kind = _argument(rng), random_words(rng, rng.randint(1, 3))
+        if rng.random() < 0.5:  # "a Chinese company"
+            kind = kind.capitalize()
         quote = rng.choice("'\"")
         words = f"{noun.capitalize()} a {noun} named {quote}{called}{quote} ({random_words(rng, 2)}) - a {kind}"
         return words, call_text(tool.name, dict(zip(types, (called, kind), strict=True)))

@@ -21,8 +21,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from videochat_tools.errors import ConfigurationError
 from videochat_tools.models.videochat2.modeling_videochat2 import VideoChat2ForConditionalGeneration
-from videochat_tools.models.videochat2.prompts import ChoicePrompt
 from videochat_tools.training.angles import SlidingAngles
+from videochat_tools.training.bank import TokenBank, see_clips, tell_clips
 from videochat_tools.training.batches import (
     CAUSAL_MATMUL,
     LossSum,
@@ -30,7 +30,7 @@ from videochat_tools.training.batches import (
     by_length,
     encode_conversations,
 )
-from videochat_tools.training.clips import Clip, ClipFormat, draw_clip, to_pixels
+from videochat_tools.training.clips import draw_clip
 from videochat_tools.training.conversations import Conversation, converse
 from videochat_tools.training.copying import start_with_copying
 from videochat_tools.training.drills import binding_drill, copy_drill, option_drill, tool_drill, transcript_drill
@@ -43,18 +43,16 @@ from videochat_tools.training.warm_start import grow, read_folder, read_rope_the
 from videochat_tools.training.world.questions import Source
 from videochat_tools.training.world.scene import Scene, sample_scene
 
-__all__ = ["start_chat_model", "tell_clips", "token_bank", "train_instruct", "train_language"]
+__all__ = ["start_chat_model", "train_instruct", "train_language"]
 
 log = logging.getLogger(__name__)
 
 _SLOT_WEIGHT = 0.06  # of the slot loss, a sum of ten cross-entropies; the loss of answers is about 0.1
 _TEXT_WEIGHT = 0.5  # of the rows of text alone
-_CHOICE, _CHOICE_SHARE = ChoicePrompt(), 0.1  # what the Q-Former reads where MVBench asks, and how often here
+_CHOICE_SHARE = 0.1  # how often the Q-Former reads what MVBench tells it
 _HEADS_ALONE = 0.04  # share of the time before new heads (:mod:`~videochat_tools.training.lines`) teach the model
 _FIRST_ALONE = 0.15  # the same for a model that still has to learn to copy, which early teaching washes out
 _SLIDING = 0.25  # share of the time in which weights of another recipe slide to the angles of this one
-_BLUR = 0.15  # noise on the clips of a bank, in their standard deviations: else they are learned by heart
-_FIT_STEPS, _FIT_CLIPS = 600, 64  # of slot heads on rows that stay as they are
 _EXTRA_CLIPS = (0.94, 0.05, 0.01)  # how often a conversation is about one, two or three clips
 
 
@@ -259,62 +257,6 @@ def instruct_loss(
     return loss, values
 
 
-def tell_clips(
-    model: VideoChat2ForConditionalGeneration, pieces: PreTrainedTokenizerBase, vision: Tensor, *, choice: bool
-) -> Tensor:
-    """Clip tokens [clips, Q, h] of what the tower sees, [clips, S, D].
-
-    The Q-Former is told nothing, as where stage 1 gave its rows their meaning; with ``choice``, what MVBench tells it,
-    which blurs them a little.
-    """
-    told: dict[str, Tensor] = {}
-    if choice:
-        told = pieces([_CHOICE.system] * len(vision), truncation=True, max_length=64, return_tensors="pt")
-    with half_precision():
-        return model.get_clip_tokens(None, told.get("input_ids"), told.get("attention_mask"), vision_embeds=vision)
-
-
-def _see(model: VideoChat2ForConditionalGeneration, clips: Sequence[Clip], form: ClipFormat) -> Tensor:
-    with half_precision():
-        return model.encode_frames(to_pixels(clips, form))
-
-
-@torch.no_grad()
-def token_bank(
-    model: VideoChat2ForConditionalGeneration,
-    pieces: PreTrainedTokenizerBase,
-    form: ClipFormat,
-    count: int,
-    seed: str,
-) -> tuple[tuple[Tensor, Tensor], list[Scene]]:
-    """Clip tokens, bfloat16 [count, Q, h], without and with what MVBench tells the Q-Former; and the scenes."""
-    parts: tuple[list[Tensor], list[Tensor]] = ([], [])
-    scenes: list[Scene] = []
-    for start in range(0, count, 32):
-        rng = Random(f"bank {seed} {start}")
-        clips = [draw_clip(rng, form) for _ in range(32)]
-        vision = _see(model, clips, form)
-        for choice in (False, True):
-            parts[choice].append(tell_clips(model, pieces, vision, choice=choice).bfloat16())
-        scenes += [clip.scene for clip in clips]
-    return (torch.cat(parts[0]), torch.cat(parts[1])), scenes
-
-
-def _fit_slots(slots: SlotHeads, tokens: Tensor, scenes: Sequence[Scene]) -> None:
-    """Let fresh slot heads learn what the rows of clips [clips, Q, h] hold, which stay as they are."""
-    optimizer = torch.optim.Adam(slots.requires_grad_(True).parameters(), lr=0.02)
-    for step in range(_FIT_STEPS):
-        places = Random(f"slots {step}").sample(range(len(scenes)), min(_FIT_CLIPS, len(scenes)))
-        loss, right = slots(tokens[places].float(), [scenes[place] for place in places])
-        optimizer.zero_grad()
-        loss.backward()
-        for group in optimizer.param_groups:
-            group["lr"] = 0.02 * (1 - step / _FIT_STEPS)
-        optimizer.step()
-    slots.requires_grad_(False)
-    log.info("slot heads: %s", {name: round(float(value), 2) for name, value in right.items()})
-
-
 def train_instruct(
     folder: Path,
     align: Path | None,
@@ -385,12 +327,10 @@ def train_instruct(
         model.language_model.requires_grad_(True)
         model.projection.requires_grad_(True)
         trained.lines.requires_grad_(True)
-        told, scenes = token_bank(model, pieces, form, bank, f"{seed} {process}")
-        log.info("%d clips were watched", len(scenes))
-        spread = _BLUR * told[0].float().std(dim=(0, 1))  # of each channel [h]
+        watched = TokenBank(model, pieces, form, bank, f"{seed} {process}")
         if seen is None and begun is None:
-            _fit_slots(trained.slots, told[0], scenes)
-        held = trained.slots.find(told[0].float(), scenes)
+            watched.fit(trained.slots)
+        watched.ask(trained.slots)
     loop = Loop(trained, folder, options)
     trained.train()
     for step in loop:
@@ -399,16 +339,12 @@ def train_instruct(
             angles.slide(loop.progress / _SLIDING)
         rng = Random(f"instruct {seed} {process} {step}")
         if bank:
-            places = rng.sample(range(len(scenes)), rows)
-            tokens = told[rng.random() < _CHOICE_SHARE][places]
-            tokens = tokens + (spread * torch.randn(tokens.shape)).to(tokens)
-            shown = [replace(scenes[place]) for place in places]  # copies: their facts are not to be kept
-            rows_held = [held[place] for place in places]
+            tokens, shown, held = watched.draw(rng, rows, choice=rng.random() < _CHOICE_SHARE)
         else:
             drawn = [draw_clip(rng, form) for _ in range(rows)]
-            tokens = tell_clips(model, pieces, _see(model, drawn, form), choice=rng.random() < _CHOICE_SHARE)
-            shown, rows_held = [clip.scene for clip in drawn], []
-        loss, values = instruct_loss(trained, words, rng, tokens, shown, rows=rows, text_rows=text_rows, held=rows_held)
+            tokens = tell_clips(model, pieces, see_clips(model, drawn, form), choice=rng.random() < _CHOICE_SHARE)
+            shown, held = [clip.scene for clip in drawn], []
+        loss, values = instruct_loss(trained, words, rng, tokens, shown, rows=rows, text_rows=text_rows, held=held)
         loop.update(loss, values)
     if not process:
         model.save_pretrained(folder / "chat")

@@ -1,0 +1,121 @@
+"""Clips as the language model gets them, and many of them kept.
+
+A tower and a Q-Former that stay as they are watch each clip once; what is asked about it is new at every step.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from random import Random
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from videochat_tools.models.videochat2.modeling_videochat2 import VideoChat2ForConditionalGeneration
+from videochat_tools.models.videochat2.prompts import ChoicePrompt
+from videochat_tools.training.clips import Clip, ClipFormat, draw_clip, to_pixels
+from videochat_tools.training.loop import half_precision
+from videochat_tools.training.slots import SlotHeads
+from videochat_tools.training.world.questions import Source
+from videochat_tools.training.world.scene import Scene
+
+__all__ = ["TokenBank", "see_clips", "tell_clips"]
+
+log = logging.getLogger(__name__)
+
+_CHOICE = ChoicePrompt()  # what the Q-Former reads where MVBench asks
+_BLUR = 0.15  # noise on the clips, in their standard deviations, so that they are not learned by heart
+_FIT_STEPS, _FIT_CLIPS, _FIT_RATE = 600, 64, 0.02  # of slot heads
+
+
+def tell_clips(
+    model: VideoChat2ForConditionalGeneration, pieces: PreTrainedTokenizerBase, vision: Tensor, *, choice: bool
+) -> Tensor:
+    """Clip tokens [clips, Q, h] of what the tower sees, [clips, S, D].
+
+    The Q-Former is told nothing, as where stage 1 gave its rows their meaning; with ``choice``, what MVBench tells it,
+    which blurs them a little.
+    """
+    told: dict[str, Tensor] = {}
+    if choice:
+        told = pieces([_CHOICE.system] * len(vision), truncation=True, max_length=64, return_tensors="pt")
+    with half_precision():
+        return model.get_clip_tokens(None, told.get("input_ids"), told.get("attention_mask"), vision_embeds=vision)
+
+
+def see_clips(model: VideoChat2ForConditionalGeneration, clips: Sequence[Clip], form: ClipFormat) -> Tensor:
+    """What the tower sees of clips [clips, S, D]."""
+    with half_precision():
+        return model.encode_frames(to_pixels(clips, form))
+
+
+class TokenBank:
+    """Clips that were watched, and what they show.
+
+    Attributes:
+        tokens: bfloat16 [count, Q, h] twice, without and with what MVBench tells the Q-Former.
+        scenes: What the clips show.
+
+    Args:
+        model: With the tower and the Q-Former that watch.
+        pieces: Tokenizer of the Q-Former.
+        form: Of the clips.
+        count: How many, rounded up to a multiple of 32.
+        seed: Of the clips.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        model: VideoChat2ForConditionalGeneration,
+        pieces: PreTrainedTokenizerBase,
+        form: ClipFormat,
+        count: int,
+        seed: str,
+    ) -> None:
+        parts: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self.scenes: list[Scene] = []
+        for start in range(0, count, 32):
+            rng = Random(f"bank {seed} {start}")
+            clips = [draw_clip(rng, form) for _ in range(32)]
+            vision = see_clips(model, clips, form)
+            for choice in (False, True):
+                parts[choice].append(tell_clips(model, pieces, vision, choice=choice).bfloat16())
+            self.scenes += [clip.scene for clip in clips]
+        self.tokens = torch.cat(parts[0]), torch.cat(parts[1])
+        self._blur = _BLUR * self.tokens[0].float().std(dim=(0, 1))  # of each channel [h]
+        self._held: Sequence[Mapping[Source, int]] = ()
+        log.info("%d clips were watched", len(self.scenes))
+
+    def fit(self, slots: SlotHeads) -> None:
+        """Let fresh slot heads learn what the rows hold."""
+        parameters = [*slots.requires_grad_(True).parameters()]
+        optimizer = torch.optim.Adam(parameters, lr=_FIT_RATE)
+        falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, _FIT_STEPS)
+        for step in range(_FIT_STEPS):
+            places = Random(f"slots {step}").sample(range(len(self.scenes)), min(_FIT_CLIPS, len(self.scenes)))
+            loss, right = slots(self.tokens[0][places].float(), [self.scenes[place] for place in places])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            falling.step()
+        slots.requires_grad_(False)
+        log.info("slot heads: %s", {name: round(float(value), 2) for name, value in right.items()})
+
+    def ask(self, slots: SlotHeads) -> None:
+        """Let trained slot heads say which row of each clip holds what."""
+        self._held = slots.find(self.tokens[0].float(), self.scenes)
+
+    def draw(self, rng: Random, count: int, *, choice: bool) -> tuple[Tensor, list[Scene], list[Mapping[Source, int]]]:
+        """Clip tokens [count, Q, h], a little blurred, what they show, and which token holds what, if that was asked.
+
+        ``choice``: as MVBench tells the Q-Former.
+        """
+        places = rng.sample(range(len(self.scenes)), count)
+        tokens = self.tokens[choice][places]
+        tokens = tokens + (self._blur * torch.randn(tokens.shape)).to(tokens)
+        scenes = [replace(self.scenes[place]) for place in places]  # copies: their facts are not to be kept
+        return tokens, scenes, [self._held[place] for place in places] if self._held else []

@@ -108,5 +108,10 @@ def test_the_commands_behind_the_numbers_exist(row: str) -> None:
         assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0, row
     elif words[0] == "python":
         assert (ROOT / words[1]).is_file(), row
+    elif words[:2] == ["videochat", "eval"]:
+        told = [sys.executable, "-m", "videochat_tools", *words[1:3], "--help"]
+        run = subprocess.run(told, cwd=ROOT, capture_output=True, text=True, check=False)
+        options = {word for word in words if word.startswith("--")}
+        assert run.returncode == 0 and options <= set(re.findall(r"--[a-z-]+", run.stdout)), row
     else:
         pytest.fail(f"this test does not know how to check: {row}")

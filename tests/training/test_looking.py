@@ -135,6 +135,6 @@ def test_answers_look_at_what_they_are_about_until_they_cite(words) -> None:
         if source is not None
     ]
     assert {name for _, (name, _) in rounds} == {"object", "event"}
-    for answer, (name, number) in rounds:  # an answer of two words that names a deed of the scene names that event's
+    for answer, (name, number) in rounds:  # "it spins" tells of the event that spins
         if name == "event" and answer.startswith(" it "):
             assert answer.startswith(f" it {VERBS[scene.events[number].kind][0][0]}")

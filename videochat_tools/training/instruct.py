@@ -357,7 +357,7 @@ def main() -> None:
     parser.add_argument("stage", choices=("language", "instruct"))
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=45.0)
-    parser.add_argument("--align", type=Path, help="instruct: state.pt of the align stage")
+    parser.add_argument("--align", type=Path, help="instruct: state.pt of the align stage; --begin can do without")
     parser.add_argument("--language", type=Path, help="instruct: state.pt of the language stage")
     parser.add_argument(
         "--begin", type=Path, help="folder of a chat model to begin with; instruct: or state.pt of another run"
@@ -388,11 +388,8 @@ def main() -> None:
             start=arguments.begin,
             size=SIZES[arguments.size],
         )
-    elif arguments.align is None and arguments.begin is None:
-        parser.error(
-            "instruct goes on from the align stage: give its state.pt with --align, or --begin with a chat model"
-        )
-    else:
+        return
+    try:
         train_instruct(
             arguments.folder,
             arguments.align,
@@ -406,6 +403,8 @@ def main() -> None:
             start=arguments.begin,
             size=SIZES[arguments.size],
         )
+    except ConfigurationError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

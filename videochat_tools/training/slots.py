@@ -9,7 +9,7 @@ and done-to are told apart late. Used in training only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
@@ -94,12 +94,10 @@ class SlotHeads(nn.Module):
 
     def forward(self, states: Tensor, scenes: Sequence[Scene]) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Loss of query rows [B, Q, h] that saw the scenes, and the shares of right values of each kind."""
-        half = self.queries // 2
         losses: list[Tensor] = []
         shown: dict[str, float | Tensor] = {}
-        for number, group in enumerate(self.groups):
-            rows = states[:, number * half : (number + 1) * half]
-            truths = [_objects(scene) if group.name == "object" else _events(scene) for scene in scenes]
+        for group, first, truths in self._parts(scenes):
+            rows = states[:, first : first + self.queries // 2]
             loss, right = self._group_loss(group, rows, truths)
             losses.append(loss)
             shown |= {f"s_{name}": value for name, value in right.items()}
@@ -108,19 +106,20 @@ class SlotHeads(nn.Module):
     @torch.no_grad()
     def find(self, states: Tensor, scenes: Sequence[Scene]) -> list[dict[Source, int]]:
         """Which of the rows [B, Q, h] holds each object and each event of the scenes that they saw."""
-        half = self.queries // 2
         found: list[dict[Source, int]] = [{} for _ in scenes]
-        objects, events = self.groups
-        for group, first, truths in (
-            (objects, 0, [_objects(scene) for scene in scenes]),
-            (events, half, [_events(scene) for scene in scenes]),
-        ):
-            present, answers = self._ask(group, states[:, first : first + half])
+        for group, first, truths in self._parts(scenes):
+            present, answers = self._ask(group, states[:, first : first + self.queries // 2])
             for clip, truth in enumerate(truths):
                 if truth:
                     rows = _match(present[clip], [answer[clip] for answer in answers], group.encode(truth)).tolist()
                     found[clip] |= {(group.name, number): first + row for number, row in enumerate(rows)}
         return found
+
+    def _parts(self, scenes: Sequence[Scene]) -> Iterator[tuple[_Group, int, list[list[dict[str, str]]]]]:
+        """Each group, the first of its rows, and what is true of the scenes."""
+        for number, group in enumerate(self.groups):
+            tell = _objects if group.name == "object" else _events
+            yield group, number * (self.queries // 2), [tell(scene) for scene in scenes]
 
     def _ask(self, group: _Group, rows: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Logits of whether a row [B, Q, h] holds anything [B, Q], and of every question's values [B, Q, values]."""

@@ -8,7 +8,7 @@ from random import Random
 from videochat_tools.media.sampling import uniform_times
 from videochat_tools.models.videochat2.prompts import ChoicePrompt
 from videochat_tools.training.world.language import NUMBERS, VERBS, clause, matches
-from videochat_tools.training.world.questions import Question, Source, ask, full_look, the
+from videochat_tools.training.world.questions import Question, ask, event_source, full_look, the
 from videochat_tools.training.world.scene import (
     ACTIONS,
     COLOURS,
@@ -118,5 +118,5 @@ def ask_when(rng: Random, scene: Scene, span: TimeSpan, event: Event) -> Questio
     words = rng.choice((f"when is it that {happening.text}?", f"at what time is it that {happening.text}?"))
     seen = min(scene.eighth(event.start), FRAMES - 1), scene.eighth(event.end)
     start, end = (format_timecode([*uniform_times(span, FRAMES), span.end][number]) for number in seen)
-    source: Source = ("event", scene.events.index(event))
+    source = event_source(scene, event)
     return Question("when", words, f"from {start} to {end}", happening.facts, seen=seen, source=source)

@@ -36,7 +36,7 @@ from videochat_tools.training.world.scene import (
     Scene,
 )
 
-__all__ = ["KINDS", "Question", "Source", "ask", "describe", "dialogue", "full_look", "the"]
+__all__ = ["KINDS", "Question", "Source", "ask", "describe", "dialogue", "event_source", "full_look", "the"]
 
 KINDS = ("colour", "shape", "size", "texture", "direction", "motion", "count", "which", "order", "yesno", "absent")
 
@@ -107,7 +107,8 @@ def _does(scene: Scene, look: Look, event: Event, rng: Random) -> tuple[str, set
     return f"that {words}", facts
 
 
-def _of(scene: Scene, event: Event) -> Source:
+def event_source(scene: Scene, event: Event) -> Source:
+    """What has to be looked at for an event of the scene."""
     return "event", scene.events.index(event)
 
 
@@ -134,7 +135,7 @@ def _attribute(rng: Random, scene: Scene, kind: str) -> Question | None:
         if done is None:
             return None
         words, facts, index = f"{the(look)} {done[0]}", done[1] | {("is", look)}, event.subject
-        source = _of(scene, event)
+        source = event_source(scene, event)
     else:
         index = rng.randrange(len(scene.things))
         picked = pick_look(rng, scene, index, omit=kind)
@@ -176,7 +177,7 @@ def _direction(rng: Random, scene: Scene, kind: str) -> Question | None:
         ("in which direction does {} move?", "in what direction does {} move?", "which way does {} go?")
     ).format(the(look))
     facts = frozenset({("is", look), ("does", "move", look)})
-    return Question(kind, words, event.kind, facts, full_look(scene, event.subject), source=_of(scene, event))
+    return Question(kind, words, event.kind, facts, full_look(scene, event.subject), source=event_source(scene, event))
 
 
 def _motion(rng: Random, scene: Scene, kind: str) -> Question | None:
@@ -190,7 +191,7 @@ def _motion(rng: Random, scene: Scene, kind: str) -> Question | None:
     source: Source = ("object", index)
     if events:
         event = events[0]
-        source = _of(scene, event)
+        source = event_source(scene, event)
         answer = f"it {VERBS[event.kind][0][0]}"
         if event.target is not None:
             target = full_look(scene, event.target)
@@ -225,14 +226,14 @@ def _which(rng: Random, scene: Scene, kind: str) -> Question | None:
         if rng.random() < 0.4:  # asks for the other one
             words = f"what does {the(one)} {verb(rng, event.kind, infinitive=True)}?"
             facts = frozenset({("is", one), ("does", event.kind, one)})
-            return Question(kind, words, the(target), facts, target, source=_of(scene, event))
+            return Question(kind, words, the(target), facts, target, source=event_source(scene, event))
         look: Look = (None, None, None, None)
         facts = frozenset({("is", other), ("meets", event.kind, look, other)})
         words = f"{_who(rng)} {verb(rng, event.kind)} {the(other)}?"
     else:
         facts = frozenset({("does", event.kind, (None, None, None, None))})
         words = f"{_who(rng)} {verb(rng, event.kind)}?"
-    return Question(kind, words, the(answer), facts, answer, source=_of(scene, event))
+    return Question(kind, words, the(answer), facts, answer, source=event_source(scene, event))
 
 
 def _who(rng: Random) -> str:
@@ -307,7 +308,7 @@ def _yesno(rng: Random, scene: Scene, kind: str, unspoken: frozenset[tuple[str, 
     words = f"does {the(one)} {verb(rng, doing, infinitive=True)}"
     if other is not None:
         words += f" {the(other)}"
-    return Question(kind, f"{words}?", "yes" if true else "no", frozenset(facts), source=_of(scene, event))
+    return Question(kind, f"{words}?", "yes" if true else "no", frozenset(facts), source=event_source(scene, event))
 
 
 def _absent(rng: Random, scene: Scene, kind: str, unspoken: frozenset[tuple[str, str]] = HELD_OUT) -> Question | None:
@@ -382,14 +383,14 @@ def _follow_up(rng: Random, scene: Scene, about: Look) -> Question | None:
         return None
     if kind == "direction" and events[0].kind in DIRECTIONS:
         words = rng.choice(("in which direction does it move?", "in which direction did it move?"))
-        return Question(kind, words, events[0].kind, frozenset(), about, source=_of(scene, events[0]))
+        return Question(kind, words, events[0].kind, frozenset(), about, source=event_source(scene, events[0]))
     return Question(
         "motion",
         rng.choice(("what does it do?", "what did it do?")),
         f"it {VERBS[events[0].kind][0][0]}",
         frozenset(),
         about,
-        source=_of(scene, events[0]),
+        source=event_source(scene, events[0]),
     )
 
 

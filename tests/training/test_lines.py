@@ -94,6 +94,26 @@ def test_answers_ask_for_the_line_that_they_quote_and_cite(words) -> None:
 
     assert shown("wanted_words") == [(":", "twelve"), ("▁", "twelve"), ('"', "twelve")]
     assert shown("wanted_time") == [("▁", "34"), ("[", "34"), ("▁", "18"), ("[", "18")]
+    speakers = [speaker for _, speaker in shown("wanted_speaker")]  # at every word up to the times
+    assert speakers == ["David"] * 8 + ["Iris"] * 4
+    assert shown("wanted_speaker")[3:6] == [("twelve", "David"), ("▁castle", "David"), ('"', "David")]
+
+
+def test_lines_are_told_by_their_speakers_who_no_two_share(words) -> None:
+    told = "".join(
+        f'[04:{second}–04:{second + 3}] {name}: "{line}"\n'
+        for second, name, line in ((18, "Iris", "the beach opens"), (34, "David", "the castle"), (50, "Leo", "twelve"))
+    )
+    asked = '###Human: what is said before "the castle"?\n###Human: what is said at 04:34?\n###Assistant:'
+    row = Conversation((Piece(f"###Human: {told}{asked}"), Piece(" yes", True), Piece("###")), ("t_before",))
+    wanted = _asked(words, encode_conversations(words, [row], 0))
+
+    def shown(name: str) -> set[str]:
+        return {words.decode([token]).strip() for _, _, token in wanted[name]}
+
+    assert shown("mark") == {"Iris", "David", "Leo"} and shown("earlier") == {"Iris", "David"}
+    assert (shown("told_mark"), shown("told_earlier"), shown("told_later")) == ({"David"}, {"Iris"}, {"Leo"})
+    assert shown("told_speaker") == {"David"}
 
 
 def test_an_option_is_asked_for_by_a_word_that_no_other_has(words) -> None:
@@ -128,7 +148,7 @@ def test_a_few_steps_teach_what_a_line_is_marked_by(words) -> None:
         loss.backward()
         optimizer.step()
         seen.append(right)
-    assert {"l_mark", "l_wanted", "l_before", "l_told_mark", "l_look_3", "l_led_3"} <= {*seen[0]}
+    assert {"l_mark", "l_wanted", "l_earlier", "l_told_later", "l_wanted_speaker", "l_look_3", "l_led_3"} <= {*seen[0]}
     assert seen[0]["l_mark"] < 0.2 < 0.5 < seen[-1]["l_mark"]
     for looked in ("l_look_3", "l_led_3"):
         assert seen[0][looked] < 0.05 < 0.2 < seen[-1][looked]

@@ -195,12 +195,22 @@ def test_clips_that_are_watched_once_are_told_of_in_both_ways(pieces) -> None:
     again = TokenBank(chat, pieces, FORM, 32, seed="0").tokens
     assert torch.equal(again[0], plain)
 
-    bank.ask(SlotHeads(160, 16))
+    slots = SlotHeads(160, 16)
+    bank.ask(slots)
+    choice = torch.randn(choice.shape).bfloat16()  # a Q-Former without training says nearly the same of all clips
+    bank.tokens = plain, choice
     tokens, shown, held = bank.draw(Random(1), 5, choice=True)
+    objects = slots.heads["object"].weight.detach()
     for told, scene, rows in zip(tokens, shown, held, strict=True):
         kept = choice[scenes.index(scene)]
-        assert 0.05 < float((told - kept).std() / kept.std()) < 0.3  # the same, a little blurred
+        assert 0.05 < _change(told[16:], kept[16:]) < 0.3  # free rows are the same, a little blurred
         assert len(rows) == len(scene.things) + len(scene.events)
+        said, meant = (clip[:8].float() @ objects.T for clip in (told, kept))
+        assert _change(said, meant) < 0.3 < _change(told[:8], kept[:8])  # what no head asks for is mixed with another's
+
+
+def _change(told: Tensor, kept: Tensor) -> float:
+    return float((told - kept).std() / kept.std())
 
 
 def test_a_few_steps_lower_the_loss(words, tmp_path: Path) -> None:

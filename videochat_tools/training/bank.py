@@ -88,6 +88,7 @@ class TokenBank:
         self.tokens = torch.cat(parts[0]), torch.cat(parts[1])
         self._blur = _BLUR * self.tokens[0].float().std(dim=(0, 1))  # of each channel [h]
         self._held: Sequence[Mapping[Source, int]] = ()
+        self._asked: tuple[tuple[slice, Tensor], ...] = ()
         log.info("%d clips were watched", len(self.scenes))
 
     def fit(self, slots: SlotHeads) -> None:
@@ -106,16 +107,24 @@ class TokenBank:
         log.info("slot heads: %s", {name: round(float(value), 2) for name, value in right.items()})
 
     def ask(self, slots: SlotHeads) -> None:
-        """Let trained slot heads say which row of each clip holds what."""
+        """Let trained slot heads say which row of each clip holds what, and what of a row they go by."""
         self._held = slots.find(self.tokens[0].float(), self.scenes)
+        self._asked = tuple(slots.asked())
 
     def draw(self, rng: Random, count: int, *, choice: bool) -> tuple[Tensor, list[Scene], list[Mapping[Source, int]]]:
         """Clip tokens [count, Q, h], a little blurred, what they show, and which token holds what, if that was asked.
+
+        What the slot heads do not go by is mixed with another clip's. It is the rest of what the tower made of a clip,
+        and clips are recognised by it; of an object that was never seen it is strange, and what the heads go by is not.
 
         ``choice``: as MVBench tells the Q-Former.
         """
         places = rng.sample(range(len(self.scenes)), count)
         tokens = self.tokens[choice][places]
         tokens = tokens + (self._blur * torch.randn(tokens.shape)).to(tokens)
+        for rows, directions in self._asked:
+            here = tokens[:, rows].float()
+            change = torch.rand(*here.shape[:2], 1) * (here.roll(1, dims=0) - here)
+            tokens[:, rows] += (change - change @ directions.T @ directions).to(tokens)
         scenes = [replace(self.scenes[place]) for place in places]  # copies: their facts are not to be kept
         return tokens, scenes, [self._held[place] for place in places] if self._held else []

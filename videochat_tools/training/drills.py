@@ -79,7 +79,7 @@ def ask_transcript(rng: Random, lines: Sequence[_Line], kind: str) -> Question:
 def transcript_drill(rng: Random) -> Conversation:
     """Reading a given transcript."""
     # Few lines, and lines of few words, first show what is asked.
-    lines = draw_transcript(rng, rng.choice((2, 2, 3, 3, 4, 5, 6)), short=rng.random() < 0.5)
+    lines = draw_transcript(rng, rng.choice((2, 3, 3, 4, 5, 6)), short=rng.random() < 0.4)
     kinds = dict.fromkeys(rng.choices(TRANSCRIPT_KINDS, (1, 1, 2, 4, 3, 2), k=8))  # those learned late more often
     asked = [ask_transcript(rng, lines, kind) for kind in kinds][:4]
     pieces = [Piece(f"###Human: {read_transcript(lines)}")]

@@ -25,11 +25,13 @@ from videochat_tools.training.reading import Line, Reading, Signs, begin_seconds
 
 __all__ = ["LineHeads"]
 
-_OF_WORDS = ("mark", "time", "before")  # letter or speaker, first second, first word of the line before
-_OF_QUOTATIONS = ("told_mark", "told_before", "told_after", "told_time")  # the same of the line that a question quotes
-_OF_TIMES = ("told_at",)  # first word of the line that begins then
+# Lines of a transcript are told by who speaks, which no two share; many begin with the same word.
+_OF_WORDS = ("mark", "time", "earlier")  # letter or speaker, first second, speaker of the line before
+_OF_QUOTATIONS = ("told_mark", "told_earlier", "told_later", "told_time")  # the same of the line that a question quotes
+_OF_TIMES = ("told_speaker",)  # of the line that begins then
 _WANTED = "wanted"  # a word that only the option has whose letter is to come
-_OF_ANSWERS = ("wanted_words", "wanted_time")  # first word and time of the line that an answer is about to quote, cite
+# First word, time and speaker of the line that an answer quotes and cites.
+_OF_ANSWERS = ("wanted_words", "wanted_time", "wanted_speaker")
 _FRAME, _FRAME_WANTED = "frame", "wanted_frame"  # number of a frame by its time; of that whose time is to come
 _ENDS_WANTED = ("wanted_begin", "wanted_end")  # the same of both, where an answer in times begins
 _ASKED = 192  # places of each kind in a batch, at most; an output layer over all would take half the time
@@ -156,14 +158,14 @@ class LineHeads(nn.Module):
         for row, (ids, reading) in enumerate(zip(batch.input_ids.tolist(), readings, strict=True)):
             spoken = [line for line in reading.lines if line.time is not None]
             for number, line in enumerate(spoken):
-                before = ids[spoken[number - 1].words[0]] if number else None
-                after = ids[spoken[number + 1].words[0]] if number + 1 < len(spoken) else None
+                before = spoken[number - 1].mark if number else None
+                after = spoken[number + 1].mark if number + 1 < len(spoken) else None
                 words = [ids[place] for place in line.words]
                 for quotation in reading.quotations:
                     if [ids[place] for place in quotation] == words:
                         _add(asked, _OF_QUOTATIONS, row, quotation, (line.mark, before, after, line.time))
                 times = [place for place in reading.times if ids[place] == line.time]
-                _add(asked, _OF_TIMES, row, times, words[:1])
+                _add(asked, _OF_TIMES, row, times, (line.mark,))
                 _add(asked, _OF_WORDS, row, line.words, (line.mark, line.time, before))
             for clip in reading.frames:
                 for ends, number in zip(clip, self.signs.numbers, strict=False):
@@ -176,15 +178,19 @@ class LineHeads(nn.Module):
                 told = [line for line in reading.lines if line.mark == target and line.words[0] <= place]
                 if told and told[-1].time is None:
                     asked[_WANTED].append((row, place, _telling(reading.lines, told[-1], ids)))
-            for words_at, time_at, line in self._cited(ids, spoken, [place for place, _ in targets[row]]):
-                asked[_OF_ANSWERS[0]] += [(row, place, ids[line.words[0]]) for place in words_at]
-                asked[_OF_ANSWERS[1]] += [(row, place, line.time) for place in time_at if line.time is not None]
+            for words_at, time_at, whole, line in self._cited(ids, spoken, [place for place, _ in targets[row]]):
+                for name, places, value in zip(
+                    _OF_ANSWERS, (words_at, time_at, whole), (ids[line.words[0]], line.time, line.mark), strict=True
+                ):
+                    _add(asked, (name,), row, places, (value,))
         return asked
 
     def _cited(
         self, ids: Sequence[int], spoken: Sequence[Line], places: Sequence[int]
-    ) -> Iterator[tuple[list[int], list[int], Line]]:
-        """The answers that cite a line, told by its seconds: places before its words, places before its time.
+    ) -> Iterator[tuple[list[int], list[int], list[int], Line]]:
+        """The answers that cite a line, told by its seconds.
+
+        Places before its words, places before its time, and all up to there, from the one before the answer on.
 
         Args:
             ids: Of the row.
@@ -200,7 +206,7 @@ class LineHeads(nn.Module):
                 line := by_time.get(begin_seconds(ids[place : place + 8], self.signs))
             ):
                 before = [*places[start : start + 3]] if ids[places[start] + 2] == self.signs.quote else []
-                yield before, [place - 1, place], line
+                yield before, [place - 1, place], [*places[start : number + 1]], line
 
     def _times_told(self, batch: ConversationBatch) -> Iterator[tuple[int, int, int, int]]:
         """Of the times in answers like ``from 12:35 to 12:37``: row, first and last place, number of the frame."""

@@ -115,6 +115,13 @@ class SlotHeads(nn.Module):
                     found[clip] |= {(group.name, number): first + row for number, row in enumerate(rows)}
         return found
 
+    def asked(self) -> Iterator[tuple[slice, Tensor]]:
+        """Of both groups which rows they are, and the directions [d, h], orthonormal, that their head goes by."""
+        for number, group in enumerate(self.groups):
+            _, sizes, directions = torch.linalg.svd(self.heads[group.name].weight.detach(), full_matrices=False)
+            first = number * (self.queries // 2)
+            yield slice(first, first + self.queries // 2), directions[sizes > 1e-3 * sizes[0]]
+
     def _parts(self, scenes: Sequence[Scene]) -> Iterator[tuple[_Group, int, list[list[dict[str, str]]]]]:
         """Each group, the first of its rows, and what is true of the scenes."""
         for number, group in enumerate(self.groups):

@@ -209,7 +209,7 @@ def test_clips_that_are_watched_once_are_told_of_in_both_ways(pieces) -> None:
         assert _change(said, meant) < 0.3 < _change(told[:8], kept[:8])  # what no head asks for is mixed with another's
 
 
-def _change(told: Tensor, kept: Tensor) -> float:
+def _change(told: torch.Tensor, kept: torch.Tensor) -> float:
     return float((told - kept).std() / kept.std())
 
 

@@ -118,7 +118,8 @@ class SlotHeads(nn.Module):
     def asked(self) -> Iterator[tuple[slice, Tensor]]:
         """Of both groups which rows they are, and the directions [d, h], orthonormal, that their head goes by."""
         for number, group in enumerate(self.groups):
-            _, sizes, directions = torch.linalg.svd(self.heads[group.name].weight.detach(), full_matrices=False)
+            weight = self.get_parameter(f"heads.{group.name}.weight")
+            _, sizes, directions = torch.linalg.svd(weight.detach(), full_matrices=False)
             first = number * (self.queries // 2)
             yield slice(first, first + self.queries // 2), directions[sizes > 1e-3 * sizes[0]]
 

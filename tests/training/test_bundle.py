@@ -11,6 +11,7 @@ from videochat_tools.chat_model import ChatVideoChat
 from videochat_tools.engine import GROUNDING_FILE, ChatEngine, Grounding
 from videochat_tools.errors import ModelLoadError
 from videochat_tools.models.videochat2 import VideoChat2ForConditionalGeneration
+from videochat_tools.training import align, bundle, instruct
 from videochat_tools.training.bundle import bundle_chat
 from videochat_tools.training.instruct import start_chat_model
 from videochat_tools.training.recipe import SIZES
@@ -34,3 +35,23 @@ def test_several_checkpoints_are_averaged(tmp_path: Path) -> None:
     (tmp_path / "chat" / GROUNDING_FILE).write_text('{"max_clips": "two"}')
     with pytest.raises(ModelLoadError, match="max_clips must be int, got 'two'"):
         _ = ChatEngine(tmp_path / "chat", "cpu").grounding
+
+
+@pytest.mark.parametrize(
+    ("stage", "arguments"),
+    [
+        (align, ["--folder", "new", "--begin"]),
+        (instruct, ["instruct", "--folder", "new", "--align"]),
+        (instruct, ["language", "--folder", "new", "--begin"]),
+        (bundle, ["--chat"]),
+    ],
+)
+def test_a_missing_checkpoint_is_told_before_anything_begins(
+    stage, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["stage", *arguments, "gone/state.pt"])
+    with pytest.raises(SystemExit):
+        stage.main()
+    assert f"argument {arguments[-1]}: there is no gone/state.pt: name the state.pt" in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import time
+from argparse import ArgumentTypeError
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from torch import Tensor, distributed, nn
 
 from videochat_tools.training.muon import Muon
 
-__all__ = ["Loop", "LoopOptions", "half_precision", "join_processes", "read_state", "split_parameters"]
+__all__ = ["Loop", "LoopOptions", "half_precision", "join_processes", "read_state", "split_parameters", "there"]
 
 log = logging.getLogger(__name__)
 
@@ -210,3 +211,11 @@ def read_state(checkpoint: Path) -> dict[str, Tensor]:
     """The tensors of the model in a checkpoint that :class:`Loop` wrote."""
     state: dict[str, Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True)["model"]
     return state
+
+
+def there(text: str) -> Path:
+    """Argument of a command line: a checkpoint or a folder of another run."""
+    path = Path(text)
+    if not path.exists():
+        raise ArgumentTypeError(f"there is no {text}: name the state.pt or the folder that another stage has left")
+    return path

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -34,7 +35,7 @@ from videochat_tools.training.recipe import chat_config, clip_format, retrieval_
 from videochat_tools.training.slots import PlotHeads, SlotHeads, tells_plot
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
 from videochat_tools.training.world.language import caption, contradict, statement
-from videochat_tools.training.world.scene import COLOURS, HELD_OUT, sample_busy_scene, sample_scene
+from videochat_tools.training.world.scene import COLOURS, HELD_OUT, Scene, sample_busy_scene, sample_scene
 
 FORM = clip_format(vision_config())
 
@@ -207,6 +208,12 @@ def test_clips_that_are_watched_once_are_told_of_in_both_ways(pieces) -> None:
         assert len(rows) == len(scene.things) + len(scene.events)
         said, meant = (clip[:8].float() @ objects.T for clip in (told, kept))
         assert _change(said, meant) < 0.3 < _change(told[:8], kept[:8])  # what no head asks for is mixed with another's
+
+    def eventful(scenes: Sequence[Scene]) -> float:
+        return sum(len(scene.events) > 1 for scene in scenes) / len(scenes)
+
+    drawn = [scene for number in range(40) for scene in bank.draw(Random(number), 5, choice=False)[1]]
+    assert eventful(drawn) > eventful(scenes) + 0.1  # which of two events is asked about has to be found
 
 
 def _change(told: torch.Tensor, kept: torch.Tensor) -> float:

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _CHOICE = ChoicePrompt()  # what the Q-Former reads where MVBench asks
 _BLUR = 0.15  # noise on the clips, in their standard deviations, so that they are not learned by heart
+_EVENTFUL = 0.35  # share of the draws from clips with two events: with one, it need not be found
 _FIT_STEPS, _FIT_CLIPS, _FIT_RATE = 600, 64, 0.02  # of slot heads
 
 
@@ -87,6 +88,7 @@ class TokenBank:
             self.scenes += [clip.scene for clip in clips]
         self.tokens = torch.cat(parts[0]), torch.cat(parts[1])
         self._blur = _BLUR * self.tokens[0].float().std(dim=(0, 1))  # of each channel [h]
+        self._eventful = [place for place, scene in enumerate(self.scenes) if len(scene.events) > 1]
         self._held: Sequence[Mapping[Source, int]] = ()
         self._asked: tuple[tuple[slice, Tensor], ...] = ()
         log.info("%d clips were watched", len(self.scenes))
@@ -120,6 +122,10 @@ class TokenBank:
         ``choice``: as MVBench tells the Q-Former.
         """
         places = rng.sample(range(len(self.scenes)), count)
+        for number in range(count if self._eventful else 0):
+            other = rng.choice(self._eventful)
+            if rng.random() < _EVENTFUL and other not in places:
+                places[number] = other
         tokens = self.tokens[choice][places]
         tokens = tokens + (self._blur * torch.randn(tokens.shape)).to(tokens)
         for rows, directions in self._asked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from videochat_tools.engine import BUNDLED
 from videochat_tools.errors import ConfigurationError, ModelLoadError
 from videochat_tools.models.videochat2 import VideoChat2ForConditionalGeneration
 from videochat_tools.training import bank
+from videochat_tools.training.angles import SlidingAngles
 from videochat_tools.training.instruct import train_instruct
 from videochat_tools.training.loop import LoopOptions
 from videochat_tools.training.recipe import ROPE_THETA, chat_config
@@ -60,20 +62,30 @@ def test_a_tensor_without_a_place_is_an_error(old: VideoChat2ForConditionalGener
         grow(network, {"vision_layernorm.weight": torch.zeros(7)}, [])
 
 
+@pytest.mark.parametrize("theta", [ROPE_THETA, 1e4])
 def test_the_bundled_model_is_gone_on_with_on_a_bank_without_the_state_of_its_sight(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    theta: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bank, "_FIT_STEPS", 20)
+    slid: list[float] = []
+    slide = SlidingAngles.slide
+    monkeypatch.setattr(SlidingAngles, "slide", lambda angles, share: (slid.append(share), slide(angles, share)))
+    start = shutil.copytree(BUNDLED, tmp_path / "start")
+    config = json.loads((start / "config.json").read_text(encoding="utf-8"))
+    config["text_config"]["rope_parameters"]["rope_theta"] = theta
+    (start / "config.json").write_text(json.dumps(config), encoding="utf-8")
     options = LoopOptions(minutes=1e-3, log_steps=1).scaled(0.01)
-    network = train_instruct(tmp_path, None, None, options, rows=4, text_rows=4, bank=32, start=BUNDLED)
+    network = train_instruct(tmp_path, None, None, options, rows=4, text_rows=4, bank=32, start=start)
     assert read_rope_theta(tmp_path / "chat") == ROPE_THETA
+    assert slid == ([] if theta == ROPE_THETA else [0.0, *slid[1:]]) and sorted(slid) == slid  # from its own angles on
     old = read_folder(BUNDLED)
     for name, value in network.state_dict().items():  # of the sight nothing has changed
         if name.startswith(("vision", "qformer", "query", "extra")):
             assert torch.equal(value, old[name])
     row = json.loads((tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
     right = [row[kind] for kind in KINDS if kind in row]
-    assert sum(right) / len(right) > 0.5  # it answers as before
+    if theta == ROPE_THETA:
+        assert sum(right) / len(right) > 0.5  # it answers as before
     assert {"l_see_3", "l_see_4", "l_look_5", "l_led_5"} <= row.keys()
 
 

@@ -116,8 +116,8 @@ class TokenBank:
     def draw(self, rng: Random, count: int, *, choice: bool) -> tuple[Tensor, list[Scene], list[Mapping[Source, int]]]:
         """Clip tokens [count, Q, h], a little blurred, what they show, and which token holds what, if that was asked.
 
-        What the slot heads do not go by is mixed with another clip's: answers are to stand on what linear heads can read,
-        not on the rest, by which a clip can be learned by heart.
+        What the slot heads do not go by is mixed with another clip's: answers are to stand on what linear heads can
+        read, not on the rest, by which a clip can be learned by heart.
 
         ``choice``: as MVBench tells the Q-Former.
         """

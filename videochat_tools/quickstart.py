@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -108,7 +109,8 @@ def run(folder: Path, minutes: float, seed: int, count: int) -> tuple[int, int]:
         raise result.error
     _say(f"   {result.status} in {time.perf_counter() - began:.0f} s")
 
-    questions = pick_questions(read_questions(timeline), count)
+    known = read_questions(timeline)
+    questions = pick_questions(known, count)
     _say(f"3. Asking {len(questions)} questions (the truth is in {timeline.name}, which the library never reads)\n")
     answers: list[tuple[Answer, bool]] = []
     for number, question in enumerate(questions, start=1):
@@ -128,7 +130,8 @@ def run(folder: Path, minutes: float, seed: int, count: int) -> tuple[int, int]:
     shown = max(answers, key=lambda pair: (pair[1], len(pair[0].evidence)), default=None)
     if shown is not None:
         _say(f"One of the answers as a picture: {render_answer(shown[0], folder / 'answer.png')}")
-    _say(f"Ask your own: .venv/bin/videochat ask 'what is said last?' --library '{folder / 'library'}'")
+    own = next((one.question for one in known if one not in questions), "what is said?")
+    _say(f"Ask your own: .venv/bin/videochat ask {shlex.quote(own)} --library {shlex.quote(str(folder / 'library'))}")
     return right, len(questions)
 
 

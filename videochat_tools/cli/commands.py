@@ -103,8 +103,8 @@ def videochat(
     \b
       videochat sample demo.mp4 --minutes 2        make a video to try things on
       videochat add demo.mp4                       cut, watch and transcribe it
-      videochat search "a red circle that spins"   find the moment
-      videochat ask "what colour is the ring that spins?"
+      videochat search "an orange star that spins" find the moment
+      videochat ask "what colour is the star that spins?"
 
     Everything runs on this machine. The bundled nano model understands the little world of `videochat sample`
     and nothing else; the README says how to use a larger one.
@@ -211,7 +211,7 @@ def ask(
 
     \b
     Examples:
-      videochat ask "what colour is the ring that spins?"
+      videochat ask "what colour is the star that spins?"
       videochat ask "what is said about the harbour?" --video talk.mp4 --picture answer.png
     """
     opened = open_library(library, model=model)

@@ -32,7 +32,7 @@ from videochat_tools.training.clips import (
     draw_clip,
     to_pixels,
 )
-from videochat_tools.training.loop import Loop, LoopOptions, half_precision, read_state, there
+from videochat_tools.training.loop import Loop, LoopOptions, existing_path, half_precision, read_state
 from videochat_tools.training.matching import matching_loss
 from videochat_tools.training.recipe import NANO, SIZES, SLOT_QUERIES, Size, clip_format, retrieval_config
 from videochat_tools.training.slots import PlotHeads, SlotHeads, TextHeads, tells_plot
@@ -285,7 +285,9 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="nano")
     parser.add_argument("--pictures", type=float, default=0.12, help="share of the time")
     parser.add_argument("--busy", type=float, default=0.15, help="share of the time")
-    parser.add_argument("--begin", type=there, help="state.pt of another run, or folder of a network, to begin with")
+    parser.add_argument(
+        "--begin", type=existing_path, help="state.pt of another run, or folder of a network, to begin with"
+    )
     parser.add_argument("--settle", type=float, default=0.0, help="share of the time for the training-only heads alone")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

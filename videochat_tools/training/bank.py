@@ -90,7 +90,7 @@ class TokenBank:
         self._blur = _BLUR * self.tokens[0].float().std(dim=(0, 1))  # of each channel [h]
         self._eventful = [place for place, scene in enumerate(self.scenes) if len(scene.events) > 1]
         self._held: Sequence[Mapping[Source, int]] = ()
-        self._asked: tuple[tuple[slice, Tensor], ...] = ()
+        self._directions: tuple[tuple[slice, Tensor], ...] = ()
         log.info("%d clips were watched", len(self.scenes))
 
     def fit(self, slots: SlotHeads) -> None:
@@ -111,13 +111,14 @@ class TokenBank:
     def ask(self, slots: SlotHeads) -> None:
         """Let trained slot heads say which row of each clip holds what, and what of a row they go by."""
         self._held = slots.find(self.tokens[0].float(), self.scenes)
-        self._asked = tuple(slots.asked())
+        self._directions = tuple(slots.directions())
 
     def draw(self, rng: Random, count: int, *, choice: bool) -> tuple[Tensor, list[Scene], list[Mapping[Source, int]]]:
         """Clip tokens [count, Q, h], a little blurred, what they show, and which token holds what, if that was asked.
 
-        What the slot heads do not go by is mixed with another clip's: answers are to stand on what linear heads can
-        read, not on the rest, by which a clip can be learned by heart.
+        Clips with two events come more often than they are. What the slot heads do not go by is mixed with another
+        clip's: answers are to stand on what linear heads can read, not on the rest, by which a clip can be learned by
+        heart.
 
         ``choice``: as MVBench tells the Q-Former.
         """
@@ -128,7 +129,7 @@ class TokenBank:
                 places[number] = other
         tokens = self.tokens[choice][places]
         tokens = tokens + (self._blur * torch.randn(tokens.shape)).to(tokens)
-        for rows, directions in self._asked:
+        for rows, directions in self._directions:
             here = tokens[:, rows].float()
             change = torch.rand(*here.shape[:2], 1) * (here.roll(1, dims=0) - here)
             tokens[:, rows] += (change - change @ directions.T @ directions).to(tokens)

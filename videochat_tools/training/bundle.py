@@ -18,7 +18,7 @@ from videochat_tools.models.videochat2.modeling_videochat2 import (
     VideoChat2ForConditionalGeneration,
     VideoChat2ForRetrieval,
 )
-from videochat_tools.training.loop import read_state, there
+from videochat_tools.training.loop import existing_path, read_state
 from videochat_tools.training.recipe import NANO, SIZES, Size, chat_config, retrieval_config, vision_config
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
 
@@ -91,8 +91,10 @@ def _save(network: PreTrainedModel, processor: VideoChat2Processor, folder: Path
 def main() -> None:
     """Command line: ``python -m videochat_tools.training.bundle [--align STATE] [--chat STATE] [--folder DIR]``."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--align", type=there, help="state.pt of the align stage")
-    parser.add_argument("--chat", type=there, nargs="+", help="state.pt of the instruct stage; several are averaged")
+    parser.add_argument("--align", type=existing_path, help="state.pt of the align stage")
+    parser.add_argument(
+        "--chat", type=existing_path, nargs="+", help="state.pt of the instruct stage; several are averaged"
+    )
     parser.add_argument("--folder", type=Path, default=BUNDLED)
     parser.add_argument("--max-clips", type=int, default=3)
     parser.add_argument("--size", choices=SIZES, default="nano")

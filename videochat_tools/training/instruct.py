@@ -35,7 +35,7 @@ from videochat_tools.training.conversations import Conversation, converse
 from videochat_tools.training.copying import start_with_copying
 from videochat_tools.training.drills import binding_drill, copy_drill, option_drill, tool_drill, transcript_drill
 from videochat_tools.training.lines import LineHeads
-from videochat_tools.training.loop import Loop, LoopOptions, half_precision, join_processes, read_state, there
+from videochat_tools.training.loop import Loop, LoopOptions, existing_path, half_precision, join_processes, read_state
 from videochat_tools.training.recipe import NANO, ROPE_THETA, SIZES, SLOT_QUERIES, Size, chat_config, clip_format
 from videochat_tools.training.slots import SlotHeads
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
@@ -357,10 +357,12 @@ def main() -> None:
     parser.add_argument("stage", choices=("language", "instruct"))
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=45.0)
-    parser.add_argument("--align", type=there, help="instruct: state.pt of the align stage; --begin can do without")
-    parser.add_argument("--language", type=there, help="instruct: state.pt of the language stage")
     parser.add_argument(
-        "--begin", type=there, help="folder of a chat model to begin with; instruct: or state.pt of another run"
+        "--align", type=existing_path, help="instruct: state.pt of the align stage; --begin can do without"
+    )
+    parser.add_argument("--language", type=existing_path, help="instruct: state.pt of the language stage")
+    parser.add_argument(
+        "--begin", type=existing_path, help="folder of a chat model to begin with; instruct: or state.pt of another run"
     )
     parser.add_argument("--bank", type=int, default=0, help="clips that a frozen tower and Q-Former watch")
     parser.add_argument("--rows", type=int, default=24, help="instruct: clips and conversations about them in a step")

@@ -178,19 +178,19 @@ class LineHeads(nn.Module):
                 told = [line for line in reading.lines if line.mark == target and line.words[0] <= place]
                 if told and told[-1].time is None:
                     asked[_WANTED].append((row, place, _telling(reading.lines, told[-1], ids)))
-            for words_at, time_at, whole, line in self._cited(ids, spoken, [place for place, _ in targets[row]]):
-                for name, places, value in zip(
-                    _OF_ANSWERS, (words_at, time_at, whole), (ids[line.words[0]], line.time, line.mark), strict=True
+            for places, line in self._cited(ids, spoken, [place for place, _ in targets[row]]):
+                for name, where, value in zip(
+                    _OF_ANSWERS, places, (ids[line.words[0]], line.time, line.mark), strict=True
                 ):
-                    _add(asked, (name,), row, places, (value,))
+                    _add(asked, (name,), row, where, (value,))
         return asked
 
     def _cited(
         self, ids: Sequence[int], spoken: Sequence[Line], places: Sequence[int]
-    ) -> Iterator[tuple[list[int], list[int], list[int], Line]]:
-        """The answers that cite a line, told by its seconds.
+    ) -> Iterator[tuple[tuple[list[int], ...], Line]]:
+        """The answers that cite a line, told by its seconds, each with the places of its questions (``_OF_ANSWERS``).
 
-        Places before its words, places before its time, and all up to there, from the one before the answer on.
+        Places before the words, places before the time, and all up to there, from the one before the answer on.
 
         Args:
             ids: Of the row.
@@ -206,7 +206,7 @@ class LineHeads(nn.Module):
                 line := by_time.get(begin_seconds(ids[place : place + 8], self.signs))
             ):
                 before = [*places[start : start + 3]] if ids[places[start] + 2] == self.signs.quote else []
-                yield before, [place - 1, place], [*places[start : number + 1]], line
+                yield (before, [place - 1, place], [*places[start : number + 1]]), line
 
     def _times_told(self, batch: ConversationBatch) -> Iterator[tuple[int, int, int, int]]:
         """Of the times in answers like ``from 12:35 to 12:37``: row, first and last place, number of the frame."""

@@ -18,7 +18,7 @@ from torch import Tensor, distributed, nn
 
 from videochat_tools.training.muon import Muon
 
-__all__ = ["Loop", "LoopOptions", "half_precision", "join_processes", "read_state", "split_parameters", "there"]
+__all__ = ["Loop", "LoopOptions", "existing_path", "half_precision", "join_processes", "read_state", "split_parameters"]
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +213,7 @@ def read_state(checkpoint: Path) -> dict[str, Tensor]:
     return state
 
 
-def there(text: str) -> Path:
+def existing_path(text: str) -> Path:
     """Argument of a command line: a checkpoint or a folder of another run."""
     path = Path(text)
     if not path.exists():

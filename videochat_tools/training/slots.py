@@ -96,9 +96,8 @@ class SlotHeads(nn.Module):
         """Loss of query rows [B, Q, h] that saw the scenes, and the shares of right values of each kind."""
         losses: list[Tensor] = []
         shown: dict[str, float | Tensor] = {}
-        for group, first, truths in self._parts(scenes):
-            rows = states[:, first : first + self.queries // 2]
-            loss, right = self._group_loss(group, rows, truths)
+        for group, rows, truths in self._parts(scenes):
+            loss, right = self._group_loss(group, states[:, rows], truths)
             losses.append(loss)
             shown |= {f"s_{name}": value for name, value in right.items()}
         return torch.stack(losses).sum(), shown
@@ -107,27 +106,31 @@ class SlotHeads(nn.Module):
     def find(self, states: Tensor, scenes: Sequence[Scene]) -> list[dict[Source, int]]:
         """Which of the rows [B, Q, h] holds each object and each event of the scenes that they saw."""
         found: list[dict[Source, int]] = [{} for _ in scenes]
-        for group, first, truths in self._parts(scenes):
-            present, answers = self._ask(group, states[:, first : first + self.queries // 2])
+        for group, rows, truths in self._parts(scenes):
+            present, answers = self._ask(group, states[:, rows])
             for clip, truth in enumerate(truths):
                 if truth:
-                    rows = _match(present[clip], [answer[clip] for answer in answers], group.encode(truth)).tolist()
-                    found[clip] |= {(group.name, number): first + row for number, row in enumerate(rows)}
+                    held = _match(present[clip], [answer[clip] for answer in answers], group.encode(truth)).tolist()
+                    found[clip] |= {(group.name, number): rows.start + row for number, row in enumerate(held)}
         return found
 
-    def asked(self) -> Iterator[tuple[slice, Tensor]]:
+    def directions(self) -> Iterator[tuple[slice, Tensor]]:
         """Of both groups which rows they are, and the directions [d, h], orthonormal, that their head goes by."""
-        for number, group in enumerate(self.groups):
+        for group, rows in self._rows():
             weight = self.get_parameter(f"heads.{group.name}.weight")
             _, sizes, directions = torch.linalg.svd(weight.detach(), full_matrices=False)
-            first = number * (self.queries // 2)
-            yield slice(first, first + self.queries // 2), directions[sizes > 1e-3 * sizes[0]]
+            yield rows, directions[sizes > 1e-3 * sizes[0]]
 
-    def _parts(self, scenes: Sequence[Scene]) -> Iterator[tuple[_Group, int, list[list[dict[str, str]]]]]:
-        """Each group, the first of its rows, and what is true of the scenes."""
+    def _rows(self) -> Iterator[tuple[_Group, slice]]:
+        half = self.queries // 2
         for number, group in enumerate(self.groups):
+            yield group, slice(number * half, (number + 1) * half)
+
+    def _parts(self, scenes: Sequence[Scene]) -> Iterator[tuple[_Group, slice, list[list[dict[str, str]]]]]:
+        """Each group, its rows, and what is true of the scenes."""
+        for group, rows in self._rows():
             tell = _objects if group.name == "object" else _events
-            yield group, number * (self.queries // 2), [tell(scene) for scene in scenes]
+            yield group, rows, [tell(scene) for scene in scenes]
 
     def _ask(self, group: _Group, rows: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Logits of whether a row [B, Q, h] holds anything [B, Q], and of every question's values [B, Q, values]."""

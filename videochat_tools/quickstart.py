@@ -130,7 +130,8 @@ def run(folder: Path, minutes: float, seed: int, count: int) -> tuple[int, int]:
     shown = max(answers, key=lambda pair: (pair[1], len(pair[0].evidence)), default=None)
     if shown is not None:
         _say(f"One of the answers as a picture: {render_answer(shown[0], folder / 'answer.png')}")
-    own = next((one.question for one in known if one not in questions), "what is said?")
+    left = (one.question for one in known if one.kind == "said" and one not in questions)
+    own = next(left, "what is said?")
     _say(f"Ask your own: .venv/bin/videochat ask {shlex.quote(own)} --library {shlex.quote(str(folder / 'library'))}")
     return right, len(questions)
 

@@ -62,6 +62,7 @@ def test_other_brackets_are_no_citations(text: str) -> None:
         ("red [boat.mp4 00:42–00:50]", "red [boat.mp4 00:42–00:50]", [(42, 50)], []),
         # in the running text, but not in what somebody says
         ("from 00:42 to 00:51", "from 00:42 to 00:51", [(42.3, 51.7)], []),
+        ("from 00:43.5 to 00:51.0", "from 00:43.5 to 00:51.0", [(42.3, 51.7)], []),
         ("from 00:42 to 00:51 [00:42–00:51]", "from 00:42 to 00:51 [00:42–00:51]", [(42.3, 51.7)], []),
         ("it moves from 05:00 to 05:09 [00:42–00:51]", "it moves [00:42–00:51]", [(42.3, 51.7)], ["05:00 to 05:09"]),
         ('"open 10:30 to 11:00" [00:42–00:51]', '"open 10:30 to 11:00" [00:42–00:51]', [(42.3, 51.7)], []),

@@ -36,7 +36,7 @@ def test_the_strings_that_the_model_was_trained_with() -> None:
     assert clip_line(SPAN) == "<Video><VideoHere></Video> [00:42–00:51]\n"
     assert clip_line(None) == "<Video><VideoHere></Video>\n"
     assert clip_line(SPAN, "hello", frames=4) == (
-        '<Video><VideoHere></Video> [00:42–00:51] seen at 00:43 00:45 00:48 00:50 They say: "hello"\n'
+        '<Video><VideoHere></Video> [00:42–00:51] seen from 00:42.3 00:44.6 00:47.0 00:49.3 00:51.7 They say: "hello"\n'
     )
     assert clip_caption(None, "hello", frames=4) == clip_caption(None, "hello")
     assert cited_answer("red", SPAN) == "red [00:42–00:51]"

@@ -21,7 +21,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from videochat_tools.errors import ContextTooLongError
-from videochat_tools.media.sampling import uniform_times
 from videochat_tools.types import SearchHit, TimeSpan, format_timecode, media_fragment
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 VIDEO_TAG = "<Video><VideoHere></Video>"  # VideoChat2's own tags; the clip tokens stand where <VideoHere> is
 IMAGE_TAG = "<Image><ImageHere></Image>"
-FRAMES_LABEL = "seen at"  # before the times of a clip's frames
+FRAMES_LABEL = "seen from"  # before the times at which the parts of a clip begin and the last one ends
 SPEECH_LABEL = "They say:"
 SIGHT_LABEL = "In the picture:"  # of a caption, for models that only read
 NOT_FOUND = "Not found in the video."  # also what the model is trained to say when no clip holds the answer
@@ -56,21 +55,28 @@ def citation(span: TimeSpan) -> str:
 
 
 def clip_caption(span: TimeSpan | None, text: str = "", frames: int = 0) -> str:
-    """What stands beside one clip: its timecode, when its frames were taken, what is said; each where there is one.
+    """What stands beside one clip: its timecode, the times of its parts, what is said; each where there is one.
 
     Args:
         span: of the clip.
         text: what is said in it.
-        frames: how many frames to tell the times of, for models that were trained with them.
+        frames: how many frames it is seen in, for models that were trained to be told the times: a frame is taken from
+            the middle of a part, and every part's beginning is told, then the end.
     """
     parts = []
     if span is not None:
         parts.append(citation(span))
         if frames:
-            parts.append(f"{FRAMES_LABEL} {' '.join(map(format_timecode, uniform_times(span, frames)))}")
+            parts.append(f"{FRAMES_LABEL} {' '.join(part_timecodes(span, frames))}")
     if spoken := spoken_text(text):
         parts.append(f'{SPEECH_LABEL} "{spoken}"')
     return " ".join(parts)
+
+
+def part_timecodes(span: TimeSpan, frames: int) -> list[str]:
+    """Where the parts of a clip begin that its frames are taken from, and where the last one ends: ``12:35.4``."""
+    borders = (span.start + span.duration * number / frames for number in range(frames + 1))
+    return [format_timecode(border, tenths=True) for border in borders]
 
 
 def clip_line(span: TimeSpan | None, text: str = "", frames: int = 0) -> str:

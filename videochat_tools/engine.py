@@ -49,7 +49,7 @@ class Grounding:
 
     Attributes:
         max_clips: how many clips it compares in one question.
-        frame_times: captions of library clips tell it when their frames were taken.
+        frame_times: captions of library clips tell it where the parts begin that their frames are from.
         brief_tools: it is told signatures of tools, even where there is room for their schemas.
     """
 

@@ -35,13 +35,17 @@ __all__ = [
 ]
 
 
-def format_timecode(seconds: float) -> str:
-    """Write seconds as ``mm:ss``, or ``h:mm:ss`` from one hour on; fractions of a second are cut off."""
+def format_timecode(seconds: float, *, tenths: bool = False) -> str:
+    """Write seconds as ``mm:ss``, or ``h:mm:ss`` from one hour on; fractions are cut off.
+
+    ``tenths``: as ``mm:ss.t``, with what is finer cut off.
+    """
     if not math.isfinite(seconds) or seconds < 0:
         raise ValueError(f"a timecode needs a finite time of at least 0 s, got {seconds!r}")
-    whole = int(seconds)
+    whole, tenth = divmod(int(seconds * 10 + 1e-6), 10) if tenths else (int(seconds), 0)
     hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"
+    written = f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"
+    return f"{written}.{tenth}" if tenths else written
 
 
 _TIMECODE = re.compile(r"(?:(\d+):)?(\d{1,3}):([0-5]?\d(?:\.\d+)?)")

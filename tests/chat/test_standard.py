@@ -108,6 +108,10 @@ class TestIntegration(_Suite, ChatModelIntegrationTests):
         monkeypatch.setattr("httpx.get", lambda *_, **__: SimpleNamespace(content=file.getvalue()))
         monkeypatch.setattr(visuals, "fetch", lambda url, hosts: file.getvalue())
 
+    @pytest.mark.xfail(reason="for the Japanese name the nano gives the word in brackets beside it; see its card")
+    def test_unicode_tool_call_integration(self, model: BaseChatModel, **options: Any) -> None:
+        super().test_unicode_tool_call_integration(model, **options)
+
     def test_video_inputs(self, model: BaseChatModel, color_video: Path) -> None:
         """What the suite has no test for: it only knows that there is such a thing."""
         data = base64.b64encode(color_video.read_bytes()).decode()

@@ -8,6 +8,8 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
+from videochat_tools.context import clip_caption
+from videochat_tools.training import lines as questions
 from videochat_tools.training.batches import CAUSAL_MATMUL, ConversationBatch, encode_conversations
 from videochat_tools.training.conversations import Conversation, Piece
 from videochat_tools.training.drills import option_drill, transcript_drill
@@ -19,6 +21,7 @@ from videochat_tools.training.texts import draw_batch_texts
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
 from videochat_tools.training.world.language import contradict
 from videochat_tools.training.world.scene import sample_scene
+from videochat_tools.types import TimeSpan
 
 _TEXT = (
     '###Human: [37:25–37:29] Henry: "the hammer (A) is"\n[1:02:07–1:02:09] Maria: "Anna: five coins"\n'
@@ -54,18 +57,18 @@ def test_lines_quotations_and_times_are_found(words) -> None:
 
 
 def test_answers_ask_for_the_frames_whose_times_they_tell(words) -> None:
-    answer = Piece(" from 17:04 to 17:06 [17:03–17:08]", True)
-    told = "###Human: <Video></Video> [17:03–17:08] seen at 17:03 17:03 17:04 17:05 17:05 17:06 17:07 17:07\n"
+    answer = Piece(" from 17:04.4 to 17:07.2 [17:03–17:08]", True)
+    told = f"###Human: <Video></Video> {clip_caption(TimeSpan(1023.0, 1028.6), frames=8)}\n"
     asked = "###Human: when is it that the star moves from left to right?\n###Assistant:"
     row = Conversation((Piece(told + asked), answer, Piece("###")), ("when",), ((2, 6),))
     batch = encode_conversations(words, [row], 0)
     wanted = _asked(words, batch)
     shown = [[words.decode([token]) for _, _, token in wanted[name]] for name in ("frame", "wanted_frame")]
-    assert shown[0] == [str(number) for number in range(9) for _ in range(2)]  # the ninth is the end
-    assert shown[1] == ["2", "2", "6", "6"]
+    assert shown[0] == [str(number) for number in range(9) for _ in range(3)]  # the ninth is the end
+    assert shown[1] == ["2", "2", "2", "6", "6", "6"]
     ids = batch.input_ids[0].tolist()
     next_to_come = {words.decode([ids[place + 1]]).strip() for _, place, _ in wanted["wanted_frame"]}
-    assert next_to_come == {"17", "04", "06"}
+    assert next_to_come == {"17", "04", "4", "07", "2"}
     for name, frame in (("wanted_begin", "2"), ("wanted_end", "6")):  # both before the answer begins
         ((_, place, token),) = wanted[name]
         assert (words.decode([token]), words.decode(ids[place - 1 : place + 1])) == (frame, "Assistant:")
@@ -142,7 +145,7 @@ def test_a_few_steps_teach_what_a_line_is_marked_by(words) -> None:
     rows = [drill(Random(seed)) for seed in range(3) for drill in (option_drill, transcript_drill)]
     optimizer = torch.optim.AdamW([*model.parameters(), *heads.parameters()], lr=3e-3)
     seen = []
-    for _ in range(40):
+    for _ in range(60):
         loss, right = language_loss(model, words, rows, heads)
         optimizer.zero_grad()
         loss.backward()
@@ -154,7 +157,8 @@ def test_a_few_steps_teach_what_a_line_is_marked_by(words) -> None:
         assert seen[0][looked] < 0.05 < 0.2 < seen[-1][looked]
 
 
-def test_heads_that_do_not_teach_leave_the_language_model_alone(words) -> None:
+def test_heads_that_do_not_teach_leave_the_language_model_alone(words, monkeypatch) -> None:
+    monkeypatch.setattr(questions, "_LOOK_WEIGHT", 0.0)  # where to look is taught at all times
     config = chat_config(1, len(words), SIZES["half"]).text_config
     config._attn_implementation = CAUSAL_MATMUL
     model = LlamaForCausalLM(config)
@@ -174,7 +178,7 @@ def test_heads_that_do_not_teach_leave_the_language_model_alone(words) -> None:
         assert float(heads.heads["mark"].weight.grad.abs().sum()) > 0.0
 
 
-def test_rows_without_lines_ask_nothing(words) -> None:
+def test_rows_without_lines_ask_for_nothing_but_idle_heads(words) -> None:
     config = chat_config(1, len(words), SIZES["half"]).text_config
     heads = LineHeads(config.hidden_size, words, config.num_hidden_layers)
     row = Conversation(
@@ -182,8 +186,27 @@ def test_rows_without_lines_ask_nothing(words) -> None:
     )
     batch = encode_conversations(words, [row], 0)
     states = [torch.zeros(*batch.input_ids.shape, config.hidden_size)] * (config.num_hidden_layers + 1)
-    loss, right = heads(LlamaForCausalLM(config), states, [], batch)
-    assert float(loss) == 0.0 and not right
+    length = batch.input_ids.shape[1]
+    for place, idle in ((0, 1.0), (1, 0.0)):
+        attentions = torch.zeros(config.num_hidden_layers, 1, config.num_attention_heads, length, length)
+        attentions[..., place] = 1.0
+        loss, right = heads(LlamaForCausalLM(config), states, [*attentions], batch)
+        assert (float(loss) == 0.0) is bool(idle)
+        assert {*right} == {"l_idle_3"} and {*right["l_idle_3"]} == {idle}
+
+
+def test_copied_words_are_asked_for_themselves_and_other_places_are_idle(words) -> None:
+    told = '###Human: [04:18–04:22] Iris: "seven boxes"\n###Human: what is said first?\n###Assistant:'
+    row = Conversation((Piece(told), Piece(' "seven boxes" [04:18–04:22]', True), Piece("###")), ("t_first",))
+    batch = encode_conversations(words, [row], 0)
+    heads, ids = LineHeads(32, words, 4), batch.input_ids[0].tolist()
+    copied = [one for one in heads.copied(batch, [read_lines(ids, heads.signs)]) if not one[1].led]
+    own = [(place, token) for _, place, token in questions._sources(batch, copied)]
+    assert [words.decode([token]).strip() for _, token in own] == ["seven", "boxes"]
+    assert all(ids[place] == token and place < int(batch.places[0, 1]) for place, token in own)
+    idle = [copy for _, copy in questions._elsewhere(batch, copied)]
+    assert {copy.sources for copy in idle} == {(0,)}
+    assert len(idle) == len(batch.places) - len(copied) and len(copied) == 2
 
 
 def test_the_false_words_of_a_caption_are_known() -> None:

@@ -7,6 +7,7 @@ from random import Random
 import pytest
 import torch
 
+from videochat_tools.context import clip_caption
 from videochat_tools.training.batches import encode_conversations
 from videochat_tools.training.conversations import Conversation, Piece, converse
 from videochat_tools.training.lines import LineHeads
@@ -15,6 +16,7 @@ from videochat_tools.training.reading import Signs, read_lines
 from videochat_tools.training.tokenizers import build_llm_tokenizer
 from videochat_tools.training.world.language import VERBS
 from videochat_tools.training.world.scene import sample_scene
+from videochat_tools.types import TimeSpan
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +90,16 @@ def test_arguments_of_tools_are_looked_for_in_what_is_asked(words) -> None:
 
 
 def test_times_are_looked_for_among_those_of_the_frames(words) -> None:
-    clip = "<Video></Video> [17:03–17:08] seen at 17:03 17:03 17:04 17:05 17:05 17:06 17:07 17:07\n"
-    told = _looks(words, f"###Human: {clip}", ("when?", "from 17:05 to 17:08"), seen=((3, 8),))
-    assert told == [("17", {" 17 :"}), ("05", {": 05 "}), ("17", {"– 17 :"}), ("08", {": 08 ]"})]
+    clip = f"<Video></Video> {clip_caption(TimeSpan(1023.0, 1028.6), frames=8)}\n"
+    told = _looks(words, f"###Human: {clip}", ("when?", "from 17:05.1 to 17:08.6"), seen=((3, 8),))
+    assert told == [
+        ("17", {" 17 :"}),
+        ("05", {": 05 ."}),
+        ("1", {". 1 "}),
+        ("17", {" 17 :"}),
+        ("08", {": 08 ."}),
+        ("6", {". 6 <0x0A>"}),
+    ]
 
 
 def test_looking_at_the_right_place_costs_nothing_and_elsewhere_much(words) -> None:

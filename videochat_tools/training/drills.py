@@ -79,12 +79,24 @@ def ask_transcript(rng: Random, lines: Sequence[_Line], kind: str) -> Question:
 def transcript_drill(rng: Random) -> Conversation:
     """Reading a given transcript."""
     # Few lines, and lines of few words, first show what is asked.
-    lines = draw_transcript(rng, rng.choice((2, 3, 3, 4, 5, 6)), short=rng.random() < 0.4)
-    kinds = dict.fromkeys(rng.choices(TRANSCRIPT_KINDS, (1, 1, 2, 4, 3, 2), k=8))  # those learned late more often
+    lines = draw_transcript(rng, rng.choice((2, 3, 4, 4, 5, 6, 6)), short=rng.random() < 0.25)
+    if rng.random() < 0.4:
+        lines = _alike(rng, lines)
+    kinds = dict.fromkeys(rng.choices(TRANSCRIPT_KINDS, (1, 1, 3, 4, 4, 1), k=8))  # those learned late more often
     asked = [ask_transcript(rng, lines, kind) for kind in kinds][:4]
     pieces = [Piece(f"###Human: {read_transcript(lines)}")]
     pieces += assemble([], [(question.question, question.answer) for question in asked])
     return Conversation(tuple(pieces), tuple(f"t_{question.kind}" for question in asked))
+
+
+def _alike(rng: Random, lines: Sequence[_Line]) -> list[_Line]:
+    """The same lines with other words, which begin with the same word as far as there are such: most confused."""
+    first, taken = narrate(rng).text.split()[0], set[str]()
+    said = []
+    for span, speaker, _ in lines:
+        drawn = [narrate(rng, taken).text for _ in range(4)]
+        said.append((span, speaker, next((words for words in drawn if words.split()[0] == first), drawn[0])))
+    return said
 
 
 def copy_drill(rng: Random) -> Conversation:
@@ -210,12 +222,15 @@ def _tool_round(rng: Random, tool: ToolSpec) -> tuple[str, str]:
     values: dict[str, Any] = {}
     said: list[str] = []
     noun = rng.choice(rng.choice(PHRASES))
-    if [*types.values()] == ["string", "string"] and rng.random() < 0.5:  # a name, and what is said of it
+    if [*types.values()] == ["string", "string"] and rng.random() < 0.6:  # a name, and what is said of it
         called, kind = _argument(rng), random_words(rng, rng.randint(1, 3))
         if rng.random() < 0.5:  # "a Chinese company"
             kind = kind.capitalize()
         quote = rng.choice("'\"")
-        words = f"{noun.capitalize()} a {noun} named {quote}{called}{quote} ({random_words(rng, 2)}) - a {kind}"
+        other = random_words(rng, 2)
+        if rng.random() < 0.6:  # a name in other letters
+            other = other.title()
+        words = f"{noun.capitalize()} a {noun} named {quote}{called}{quote} ({other}) - a {kind}"
         return words, call_text(tool.name, dict(zip(types, (called, kind), strict=True)))
     for name, kind in types.items():
         if kind == "integer":

@@ -32,6 +32,8 @@ _OF_TIMES = ("told_speaker",)  # of the line that begins then
 _WANTED = "wanted"  # a word that only the option has whose letter is to come
 # First word, time and speaker of the line that an answer quotes and cites.
 _OF_ANSWERS = ("wanted_words", "wanted_time", "wanted_speaker")
+# A copied token itself: what earlier layers add to a word is so large that its own identity is lost in it.
+_OWN = "own"
 _FRAME, _FRAME_WANTED = "frame", "wanted_frame"  # number of a frame by its time; of that whose time is to come
 _ENDS_WANTED = ("wanted_begin", "wanted_end")  # the same of both, where an answer in times begins
 _ASKED = 192  # places of each kind in a batch, at most; an output layer over all would take half the time
@@ -66,6 +68,7 @@ class LineHeads(nn.Module):
         self.layers |= dict.fromkeys((*_OF_QUOTATIONS, *_OF_TIMES, *_ENDS_WANTED), layers // 2 + 1)
         # What is wanted is found before; the last layer looks up the rest of it.
         self.layers |= dict.fromkeys((_WANTED, _FRAME_WANTED, *_OF_ANSWERS), layers - 1)
+        self.layers[_OWN] = max(layers - 2, 1)
         heads = {name: nn.Linear(width, width, bias=False) for name in self.layers}
         for head in heads.values():
             nn.init.eye_(head.weight)
@@ -88,7 +91,8 @@ class LineHeads(nn.Module):
         """
         losses, right = [states[0].sum() * 0.0], {}
         readings = [read_lines(ids, self.signs) for ids in batch.input_ids.tolist()]
-        for name, asked in self.ask(batch, readings).items():
+        copied = self.copied(batch, readings)
+        for name, asked in (self.ask(batch, readings) | {_OWN: _sources(batch, copied)}).items():
             if not asked:
                 continue
             rows, places, wanted = zip(*asked[:: -(-len(asked) // _ASKED)], strict=True)
@@ -100,9 +104,11 @@ class LineHeads(nn.Module):
             target = torch.tensor(wanted)
             losses.append(_WEIGHT * F.cross_entropy(logits, target))
             right[f"l_{name}"] = (logits.argmax(-1) == target).float().tolist()
-        copied, layers = self.copied(batch, readings), len(attentions)
+        layers = len(attentions)
+        words = [one for one in copied if not one[1].led]
         for name, told, heads, where in (
-            ("look", [one for one in copied if not one[1].led], _COPYING, [layers - 1]),
+            ("look", words, _COPYING, [layers - 1]),
+            ("idle", _elsewhere(batch, words), _COPYING, [layers - 1]),
             ("led", [one for one in copied if one[1].led], _LED, [layers - 1]),
             ("see", self.shown(batch), _SEEING, sorted({layers // 2, min(layers // 2 + 1, layers - 2)})),
         ):
@@ -125,7 +131,7 @@ class LineHeads(nn.Module):
             copied += [(row, copy) for copy in found]
         for row, first, last, frame in self._times_told(batch):
             ids, told = batch.input_ids[row].tolist(), [clip[frame][0] for clip in readings[row].frames]
-            for part in range(0, last - first + 1, 2):  # hours, minutes, seconds; no colons
+            for part in range(0, last - first + 1, 2):  # hours, minutes, seconds, tenths; no colons
                 if sources := tuple(one + part for one in told if ids[one + part] == ids[first + part]):
                     copied.append((row, Copy(first + part - 1, sources)))
         return copied
@@ -145,7 +151,7 @@ class LineHeads(nn.Module):
         """For every question row, place and the token that is right."""
         asked: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
         for row, first, last, frame in self._times_told(batch):
-            asked[_FRAME_WANTED] += [(row, place - 1, self.signs.numbers[frame]) for place in (first, last)]
+            asked[_FRAME_WANTED] += [(row, place, self.signs.numbers[frame]) for place in range(first - 1, last, 2)]
         begun = set[int]()
         for place, answer in zip(batch.places.tolist(), batch.answers.tolist(), strict=True):
             seen = batch.seen[answer]
@@ -168,8 +174,8 @@ class LineHeads(nn.Module):
                 _add(asked, _OF_TIMES, row, times, (line.mark,))
                 _add(asked, _OF_WORDS, row, line.words, (line.mark, line.time, before))
             for clip in reading.frames:
-                for ends, number in zip(clip, self.signs.numbers, strict=False):
-                    asked[_FRAME] += [(row, place, number) for place in {*ends}]
+                for (first, last), number in zip(clip, self.signs.numbers, strict=False):
+                    asked[_FRAME] += [(row, place, number) for place in range(first, last + 1, 2)]
             for line in reading.lines:
                 if line.time is None:
                     _add(asked, _OF_WORDS[:1], row, line.words, (line.mark,))
@@ -209,13 +215,28 @@ class LineHeads(nn.Module):
                 yield (before, [place - 1, place], [*places[start : number + 1]]), line
 
     def _times_told(self, batch: ConversationBatch) -> Iterator[tuple[int, int, int, int]]:
-        """Of the times in answers like ``from 12:35 to 12:37``: row, first and last place, number of the frame."""
+        """Of the times in answers like ``from 12:35.4 to 12:37.0``: row, first and last place, number of the frame."""
         asked = zip(batch.places.tolist(), batch.targets.tolist(), batch.answers.tolist(), strict=True)
         for (row, place), target, answer in asked:
             seen = batch.seen[answer]
             if seen is not None and target in (self.signs.since, self.signs.until):
                 for first, last in read_times(batch.input_ids[row].tolist(), place + 2, self.signs)[:1]:
                     yield row, first, last, seen[target == self.signs.until]
+
+
+def _sources(batch: ConversationBatch, copied: Sequence[tuple[int, Copy]]) -> list[tuple[int, int, int]]:
+    """Row, place and token of what is copied word by word."""
+    places = dict.fromkeys((row, place) for row, copy in copied if not copy.led for place in copy.sources)
+    return [(row, place, int(batch.input_ids[row, place])) for row, place in places]
+
+
+def _elsewhere(batch: ConversationBatch, copied: Sequence[tuple[int, Copy]]) -> list[tuple[int, Copy]]:
+    """Where an answer copies nothing: there the heads that copy look at the beginning of the row.
+
+    Else what they write for what they happen to see would be wrong, and they would not learn to write at all.
+    """
+    busy = {(row, copy.place) for row, copy in copied}
+    return [(row, Copy(place, (0,))) for row, place in batch.places.tolist() if (row, place) not in busy]
 
 
 def _telling(lines: Sequence[Line], option: Line, ids: Sequence[int]) -> int:

@@ -4,8 +4,8 @@ Quotations, names, times, letters of options and arguments of tools are taken ov
 known before the last layer (:mod:`videochat_tools.training.lines` asks for it), but finding the place where it stands
 was left to the answers alone, and thousands of steps did not settle it. Some heads of the last layer are therefore told
 the place: their attention is trained like any other answer ("guided attention", Tachibana et al. 2017, arXiv
-1710.08969, there for speech). What they do with what they find is theirs to learn, and nothing of this is left when
-training ends.
+1710.08969, there for speech), and where an answer copies nothing, they look at the beginning of the row. What they do
+with what they find is theirs to learn, and nothing of this is left when training ends.
 
 A letter, a name and a time stand before the words that they belong to, and cannot know them. The words know: so it is
 as good to look at these. What is read there is not the word itself, so other heads do it.

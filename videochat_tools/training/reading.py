@@ -39,8 +39,8 @@ class Reading:
         lines: Options and lines of transcripts, in order.
         quotations: Places of the words of everything else in quotation marks.
         times: Places of the seconds of times outside of lines.
-        frames: Places of the times of each clip's frames, one after another, and of its end: the first and the last
-            part of each.
+        frames: Places of the times of each clip's parts, one after another, and of its end: the first and the last
+            number of each.
     """
 
     lines: list[Line] = field(default_factory=list)
@@ -64,6 +64,7 @@ class Signs:
         self.ends = {vocabulary["<0x0A>"], self.stop}
         signs = (vocabulary[sign] for sign in '():"–[]{')
         self.open, self.close, self.colon, self.quote, self.dash, self.bracket, self.closing, self.brace = signs
+        self.within = {self.colon, vocabulary["."]}  # between the numbers of a time
         self.digits = {number for word, number in vocabulary.items() if word.isdecimal()} | {vocabulary["-"]}
         self.asks = vocabulary["?"]
         self.seconds = {vocabulary[f"{number:02d}"] for number in range(60)}
@@ -88,8 +89,7 @@ def read_lines(ids: Sequence[int], signs: Signs) -> Reading:
         elif token in signs.ends:
             current, quoted = None, False
         elif not quoted and tuple(ids[place - 1 : place + 1]) == signs.frames:
-            end = max(number for number in range(place) if ids[number] == signs.dash) + 1
-            found.frames.append([*read_times(ids, place + 1, signs), (end, place - 3)])
+            found.frames.append(read_times(ids, place + 1, signs))
         elif not quoted and token in signs.letters and (ids[place - 1], following) == (signs.open, signs.close):
             current = Line(token)
             found.lines.append(current)
@@ -112,12 +112,12 @@ def begin_seconds(ids: Sequence[int], signs: Signs) -> int | None:
 
 
 def read_times(ids: Sequence[int], place: int, signs: Signs) -> list[tuple[int, int]]:
-    """First and last place of each time from a place on: ``▁12:34▁12:35``."""
+    """Places of the first and the last number of each time from a place on: ``▁12:34.0▁12:34.7``."""
     found = []
     while ids[place : place + 1] == [signs.space]:
         first = place + 1
         place = first + 1
-        while ids[place : place + 1] == [signs.colon]:
+        while place < len(ids) and ids[place] in signs.within:
             place += 2
         found.append((first, place - 1))
     return found

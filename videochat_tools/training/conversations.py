@@ -27,16 +27,16 @@ _WEIGHTS = {
     "shape": 3.0,
     "size": 1.0,
     "texture": 1.0,
-    "direction": 2.0,
+    "direction": 3.0,
     "motion": 7.0,
     "count": 3.0,
     "which": 6.0,
     "order": 8.0,
     "yesno": 6.0,
-    "absent": 4.0,
+    "absent": 5.0,
 }
-_CHOICE_SHARE = 0.22  # of the questions about one clip
-_WHEN_SHARE = 0.26
+_CHOICE_SHARE = 0.25  # of the questions about one clip
+_WHEN_SHARE = 0.3
 _POOL = tuple(kind for kind, weight in _WEIGHTS.items() for _ in range(int(weight * 2)))
 _COMPARABLE = ("colour", "shape", "direction", "count", "which", "motion", "order", "texture")
 

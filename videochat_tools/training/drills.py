@@ -269,6 +269,7 @@ def _argument(rng: Random) -> str:
 
 
 def _foreign(rng: Random) -> str:
-    """Letters of which every one is several bytes, and most begin alike."""
-    start, end = rng.choice(_SCRIPTS)
-    return "".join(chr(rng.randrange(start, end)) for _ in range(rng.randint(2, 9)))
+    """Letters of which every one is several bytes, and most begin alike; often of two scripts, as in Japanese."""
+    scripts = rng.sample(_SCRIPTS, rng.choice((1, 1, 2)))
+    most = 9 // len(scripts) + 1
+    return "".join(chr(rng.randrange(*script)) for script in scripts for _ in range(rng.randint(2, most)))

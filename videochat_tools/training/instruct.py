@@ -58,7 +58,7 @@ _EXTRA_CLIPS = (0.94, 0.05, 0.01)  # how often a conversation is about one, two 
 
 # What is practised on text alone: from nothing, what the rest is built on; beside clips, what these do not teach.
 _FIRST_DRILLS = {"copy": 0.12, "binding": 0.12, "options": 0.08, "call": 0.13, "transcript": 0.25, "scene": 0.3}
-_DRILLS = {"copy": 0.05, "binding": 0.05, "options": 0.05, "call": 0.3, "transcript": 0.45, "scene": 0.1}
+_DRILLS = {"copy": 0.05, "binding": 0.04, "options": 0.06, "call": 0.42, "transcript": 0.33, "scene": 0.1}
 
 
 def language_conversations(rng: Random, count: int, shares: Mapping[str, float] = _DRILLS) -> list[Conversation]:

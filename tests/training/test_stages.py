@@ -16,7 +16,7 @@ from torch import nn
 
 from videochat_tools.models.videochat2 import VideoChat2ForConditionalGeneration, VideoChat2ForRetrieval
 from videochat_tools.training.align import AlignModel, busy_losses, picture_losses, step_losses
-from videochat_tools.training.bank import TokenBank, tell_clips
+from videochat_tools.training.bank import ClipRows, TokenBank, tell_clips
 from videochat_tools.training.batches import encode_conversations
 from videochat_tools.training.clips import attribute_labels, draw_clip, draw_texts, match_matrix, to_pixels
 from videochat_tools.training.conversations import Conversation, converse
@@ -172,9 +172,8 @@ def test_every_kind_of_step_trains_its_part(words, pieces) -> None:
     chat = start_chat_model(align.state_dict(), None)
     clips = [draw_clip(Random(seed), FORM) for seed in range(3)]
     tokens = tell_clips(chat, pieces, chat.encode_frames(to_pixels(clips, FORM)), choice=False)
-    loss, _ = instruct_loss(
-        InstructModel(chat, words), words, Random(3), tokens, [clip.scene for clip in clips], rows=3, text_rows=1
-    )
+    seen = ClipRows(tokens, [clip.scene for clip in clips])
+    loss, _ = instruct_loss(InstructModel(chat, words), words, Random(3), seen, rows=3, text_rows=1)
     loss.backward()
     for part in (
         chat.vision_encoder.layers[0].fc1,
@@ -200,10 +199,15 @@ def test_clips_that_are_watched_once_are_told_of_in_both_ways(pieces) -> None:
     bank.ask(slots)
     choice = torch.randn(choice.shape).bfloat16()  # a Q-Former without training says nearly the same of all clips
     bank.tokens = plain, choice
-    tokens, shown, held = bank.draw(Random(1), 5, choice=True)
+    drawn = bank.draw(Random(1), 5, choice=True)
     objects = slots.heads["object"].weight.detach()
-    for told, scene, rows in zip(tokens, shown, held, strict=True):
-        kept = choice[scenes.index(scene)]
+    assert any(drawn.retold) and not all(drawn.retold)
+    for told, scene, rows, retold in zip(drawn.tokens, drawn.scenes, drawn.held, drawn.retold, strict=True):
+        place = next(place for place, seen in enumerate(scenes) if seen.seed == scene.seed)
+        assert (scene == scenes[place]) is not retold
+        if retold:
+            continue
+        kept = choice[place]
         assert 0.05 < _change(told[16:], kept[16:]) < 0.3  # free rows are the same, a little blurred
         assert len(rows) == len(scene.things) + len(scene.events)
         said, meant = (clip[:8].float() @ objects.T for clip in (told, kept))
@@ -212,7 +216,7 @@ def test_clips_that_are_watched_once_are_told_of_in_both_ways(pieces) -> None:
     def eventful(scenes: Sequence[Scene]) -> float:
         return sum(len(scene.events) > 1 for scene in scenes) / len(scenes)
 
-    drawn = [scene for number in range(40) for scene in bank.draw(Random(number), 5, choice=False)[1]]
+    drawn = [scene for number in range(40) for scene in bank.draw(Random(number), 5, choice=False).scenes]
     assert eventful(drawn) > eventful(scenes) + 0.1  # which of two events is asked about has to be found
 
 

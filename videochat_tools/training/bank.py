@@ -6,8 +6,8 @@ A tower and a Q-Former that stay as they are watch each clip once; what is asked
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from random import Random
 
 import torch
@@ -18,17 +18,18 @@ from videochat_tools.models.videochat2.modeling_videochat2 import VideoChat2ForC
 from videochat_tools.models.videochat2.prompts import ChoicePrompt
 from videochat_tools.training.clips import Clip, ClipFormat, draw_clip, to_pixels
 from videochat_tools.training.loop import half_precision
-from videochat_tools.training.slots import SlotHeads
-from videochat_tools.training.world.questions import Source
+from videochat_tools.training.retelling import Retelling, with_other_looks
+from videochat_tools.training.slots import Held, SlotHeads
 from videochat_tools.training.world.scene import Scene
 
-__all__ = ["TokenBank", "see_clips", "tell_clips"]
+__all__ = ["ClipRows", "TokenBank", "see_clips", "tell_clips"]
 
 log = logging.getLogger(__name__)
 
 _CHOICE = ChoicePrompt()  # what the Q-Former reads where MVBench asks
 _BLUR = 0.15  # noise on the clips, in their standard deviations, so that they are not learned by heart
-_EVENTFUL = 0.35  # share of the draws from clips with two events: with one, it need not be found
+_RETOLD = 0.4  # share of the clips that are told with other looks
+_EVENTFUL = 0.45  # share of the draws from clips with two events: with one, it need not be found
 _FIT_STEPS, _FIT_CLIPS, _FIT_RATE = 600, 64, 0.02  # of slot heads
 
 
@@ -51,6 +52,23 @@ def see_clips(model: VideoChat2ForConditionalGeneration, clips: Sequence[Clip], 
     """What the tower sees of clips [clips, S, D]."""
     with half_precision():
         return model.encode_frames(to_pixels(clips, form))
+
+
+@dataclass(frozen=True, slots=True)
+class ClipRows:
+    """Clips of a step.
+
+    Attributes:
+        tokens: [clips, Q, h].
+        scenes: What they show.
+        held: Of every clip, which of its tokens holds each object and event; empty where that was not asked.
+        retold: Which clips were told with other looks than they were seen with; by default none.
+    """
+
+    tokens: Tensor
+    scenes: Sequence[Scene]
+    held: Sequence[Held] = ()
+    retold: Sequence[bool] = ()
 
 
 class TokenBank:
@@ -89,7 +107,8 @@ class TokenBank:
         self.tokens = torch.cat(parts[0]), torch.cat(parts[1])
         self._blur = _BLUR * self.tokens[0].float().std(dim=(0, 1))  # of each channel [h]
         self._eventful = [place for place, scene in enumerate(self.scenes) if len(scene.events) > 1]
-        self._held: Sequence[Mapping[Source, int]] = ()
+        self._held: Sequence[Held] = ()
+        self._retelling: Retelling | None = None
         self._directions: tuple[tuple[slice, Tensor], ...] = ()
         log.info("%d clips were watched", len(self.scenes))
 
@@ -112,13 +131,14 @@ class TokenBank:
         """Let trained slot heads say which row of each clip holds what, and what of a row they go by."""
         self._held = slots.find(self.tokens[0].float(), self.scenes)
         self._directions = tuple(slots.directions())
+        self._retelling = Retelling(self.tokens[0], self.scenes, self._held)
 
-    def draw(self, rng: Random, count: int, *, choice: bool) -> tuple[Tensor, list[Scene], list[Mapping[Source, int]]]:
-        """Clip tokens [count, Q, h], a little blurred, what they show, and which token holds what, if that was asked.
+    def draw(self, rng: Random, count: int, *, choice: bool) -> ClipRows:
+        """Clips of the bank, their tokens a little blurred.
 
-        Clips with two events come more often than they are. What the slot heads do not go by is mixed with another
-        clip's: answers are to stand on what linear heads can read, not on the rest, by which a clip can be learned by
-        heart.
+        Clips with two events come more often than they are. Once the slot heads were asked, some are told with other
+        looks, and what these heads do not go by is mixed with another clip's: answers are to stand on what linear heads
+        can read, not on the rest, by which a clip can be learned by heart.
 
         ``choice``: as MVBench tells the Q-Former.
         """
@@ -128,10 +148,17 @@ class TokenBank:
             if rng.random() < _EVENTFUL and other not in places:
                 places[number] = other
         tokens = self.tokens[choice][places]
+        scenes = [replace(self.scenes[place]) for place in places]  # copies: their facts are not to be kept
+        held = [self._held[place] for place in places] if self._held else []
+        retold = [self._retelling is not None and rng.random() < _RETOLD for _ in places]
+        if self._retelling is not None:
+            told = [
+                with_other_looks(rng, scene) if other else scene for scene, other in zip(scenes, retold, strict=True)
+            ]
+            tokens, scenes = self._retelling.change(tokens, scenes, told, held), told
         tokens = tokens + (self._blur * torch.randn(tokens.shape)).to(tokens)
         for rows, directions in self._directions:
             here = tokens[:, rows].float()
             change = torch.rand(*here.shape[:2], 1) * (here.roll(1, dims=0) - here)
             tokens[:, rows] += (change - change @ directions.T @ directions).to(tokens)
-        scenes = [replace(self.scenes[place]) for place in places]  # copies: their facts are not to be kept
-        return tokens, scenes, [self._held[place] for place in places] if self._held else []
+        return ClipRows(tokens, scenes, held, retold)

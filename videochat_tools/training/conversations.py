@@ -112,6 +112,7 @@ def converse(
     *,
     turns: int = 4,
     kinds: Sequence[str] = (),
+    any_pair: bool = False,
 ) -> Conversation:
     """A conversation about one to three clips.
 
@@ -121,16 +122,17 @@ def converse(
         numbers: Numbers of the clips, or ``None`` to put words in their place.
         turns: Questions to ask, if as many are possible.
         kinds: Ask only these kinds.
+        any_pair: Whether the clips may show any pair of colour and shape, also one that is held out.
     """
     timed = len(scenes) > 1 or rng.random() < 0.5
     # What no clip shows may be denied in words only: denied of clips, it would never be seen in one.
-    unspoken = frozenset[tuple[str, str]]() if numbers is None else HELD_OUT
+    unspoken = frozenset[tuple[str, str]]() if numbers is None or any_pair else HELD_OUT
     spans: list[TimeSpan | None] = [*_spans(rng, scenes)] if timed else [None] * len(scenes)
     said, topics = _say(rng, len(scenes))
     asked: list[tuple[Question, int | None]] = []
     pool = tuple(kinds) or _POOL
     if not kinds and all(len(scene.events) > 1 for scene in scenes):  # few scenes allow it, and it is learned last
-        pool += ("order",) * (len(_POOL) // 3)
+        pool += ("order",) * (len(_POOL) // 2)
     if len(scenes) == 1 and rng.random() < 0.4:
         asked = [(question, 0) for question in dialogue(rng, scenes[0], turns, pool, unspoken)]
     for _ in range(turns * 4):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from videochat_tools.errors import ConfigurationError
 from videochat_tools.models.videochat2.modeling_videochat2 import VideoChat2ForConditionalGeneration
 from videochat_tools.training.angles import SlidingAngles
-from videochat_tools.training.bank import TokenBank, see_clips, tell_clips
+from videochat_tools.training.bank import ClipRows, TokenBank, see_clips, tell_clips
 from videochat_tools.training.batches import (
     CAUSAL_MATMUL,
     LossSum,
@@ -40,7 +40,6 @@ from videochat_tools.training.recipe import NANO, ROPE_THETA, SIZES, SLOT_QUERIE
 from videochat_tools.training.slots import SlotHeads
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
 from videochat_tools.training.warm_start import grow, read_folder, read_rope_theta, read_vocabulary
-from videochat_tools.training.world.questions import Source
 from videochat_tools.training.world.scene import Scene, sample_scene
 
 __all__ = ["start_chat_model", "train_instruct", "train_language"]
@@ -198,15 +197,16 @@ class InstructModel(nn.Module):
         self.lines = LineHeads(text.hidden_size, words, text.num_hidden_layers)
 
 
-def instruct_conversations(rng: Random, scenes: list[Scene], count: int) -> list[Conversation]:
+def instruct_conversations(rng: Random, clips: ClipRows, count: int) -> list[Conversation]:
     """Conversations about the clips of a batch, one to three clips each."""
-    rows = []
+    rows, scenes = [], clips.scenes
     for number in range(count):
         places = [number % len(scenes)]
         extra = rng.choices((0, 1, 2), _EXTRA_CLIPS)[0]
         places += rng.sample([place for place in range(len(scenes)) if place != places[0]], extra)
         rng.shuffle(places)
-        rows.append(converse(rng, [scenes[place] for place in places], places))
+        retold = bool(clips.retold) and all(clips.retold[place] for place in places)
+        rows.append(converse(rng, [scenes[place] for place in places], places, any_pair=retold))
     return [row for row in rows if row.kinds]
 
 
@@ -214,12 +214,10 @@ def instruct_loss(
     trained: InstructModel,
     words: PreTrainedTokenizerBase,
     rng: Random,
-    tokens: Tensor,
-    scenes: list[Scene],
+    clips: ClipRows,
     *,
     rows: int,
     text_rows: int,
-    held: Sequence[Mapping[Source, int]] = (),
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
     """Loss of fresh conversations about clips, and of a few rows of text against forgetting.
 
@@ -227,15 +225,14 @@ def instruct_loss(
         trained: The chat network and its slot heads.
         words: Tokenizer of the language model.
         rng: Source of chance.
-        tokens: The clips as the Q-Former tells of them [clips, Q, h].
-        scenes: What they show.
+        clips: As the Q-Former tells of them; where nothing says which token holds what, the slot heads are asked.
         rows: Conversations about them.
         text_rows: Conversations of text alone.
-        held: Of every clip, which of its tokens holds each object and event; by default the slot heads are asked.
     """
-    held = held or trained.slots.find(tokens, scenes)
+    tokens = clips.tokens
+    held = clips.held or trained.slots.find(tokens, clips.scenes)
     model = trained.network
-    conversations = instruct_conversations(rng, scenes, rows)
+    conversations = instruct_conversations(rng, clips, rows)
     total = LossSum()
     values: dict[str, float | Tensor] = {}
     with half_precision():
@@ -246,7 +243,7 @@ def instruct_loss(
     loss = total.mean()
     values |= total.right()
     if tokens.requires_grad:
-        slots, told_of = trained.slots(tokens, scenes)
+        slots, told_of = trained.slots(tokens, clips.scenes)
         values |= {"slots": slots, **told_of}
         loss = loss + _SLOT_WEIGHT * slots
     if text_rows:
@@ -339,12 +336,12 @@ def train_instruct(
             angles.slide(loop.progress / _SLIDING)
         rng = Random(f"instruct {seed} {process} {step}")
         if bank:
-            tokens, shown, held = watched.draw(rng, rows, choice=rng.random() < _CHOICE_SHARE)
+            shown = watched.draw(rng, rows, choice=rng.random() < _CHOICE_SHARE)
         else:
             drawn = [draw_clip(rng, form) for _ in range(rows)]
             tokens = tell_clips(model, pieces, see_clips(model, drawn, form), choice=rng.random() < _CHOICE_SHARE)
-            shown, held = [clip.scene for clip in drawn], []
-        loss, values = instruct_loss(trained, words, rng, tokens, shown, rows=rows, text_rows=text_rows, held=held)
+            shown = ClipRows(tokens, [clip.scene for clip in drawn])
+        loss, values = instruct_loss(trained, words, rng, shown, rows=rows, text_rows=text_rows)
         loop.update(loss, values)
     if not process:
         model.save_pretrained(folder / "chat")

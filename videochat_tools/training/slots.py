@@ -9,7 +9,7 @@ and done-to are told apart late. Used in training only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
@@ -36,7 +36,19 @@ from videochat_tools.training.world.scene import (
     Scene,
 )
 
-__all__ = ["PlotHeads", "SlotHeads", "TextHeads", "tells_plot"]
+__all__ = [
+    "EVENT_VALUES",
+    "OBJECT_VALUES",
+    "Held",
+    "PlotHeads",
+    "SlotHeads",
+    "TextHeads",
+    "tell_events",
+    "tell_objects",
+    "tells_plot",
+]
+
+Held = Mapping[Source, int]  # the row of each object and event of a clip
 
 _NONE = "none"
 _UNSEEN: Look = (None,) * 4
@@ -129,7 +141,7 @@ class SlotHeads(nn.Module):
     def _parts(self, scenes: Sequence[Scene]) -> Iterator[tuple[_Group, slice, list[list[dict[str, str]]]]]:
         """Each group, its rows, and what is true of the scenes."""
         for group, rows in self._rows():
-            tell = _objects if group.name == "object" else _events
+            tell = tell_objects if group.name == "object" else tell_events
             yield group, rows, [tell(scene) for scene in scenes]
 
     def _ask(self, group: _Group, rows: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -183,11 +195,13 @@ def _match(present: Tensor, answers: Sequence[Tensor], wanted: Tensor) -> Tensor
     return _cheapest(-torch.stack(logs).sum(dim=0) - F.logsigmoid(present)[:, None])
 
 
-def _objects(scene: Scene) -> list[dict[str, str]]:
+def tell_objects(scene: Scene) -> list[dict[str, str]]:
+    """Of every object its values of :data:`OBJECT_VALUES`."""
     return [{name: getattr(thing, name) for name in OBJECT_VALUES} for thing in scene.things]
 
 
-def _events(scene: Scene) -> list[dict[str, str]]:
+def tell_events(scene: Scene) -> list[dict[str, str]]:
+    """Of every event its values of :data:`EVENT_VALUES`."""
     places = _PLACES[:1] if len(scene.events) == 1 else _PLACES[1:]
     return [_event(scene, event, place) for event, place in zip(scene.events, places, strict=False)]
 

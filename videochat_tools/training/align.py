@@ -1,11 +1,12 @@
 """Stage 1, align: the tower and the Q-Former learn what texts mean (contrast and matching with hard negatives).
 
-Four things are added to the released recipe, all needed by a small network that starts from nothing. It begins with
+Five things are added to the released recipe, all needed by a small network that starts from nothing. It begins with
 still pictures, where a step shows eight times as many different objects, and goes on with busy clips, where all
 objects move at once (without them motion is hardly learned: most objects of a scene rest). Captions that are false
-in one point join the contrast (without them shape and roles are ignored). And while training, linear heads ask the
-tower's tokens what stands on them: colour, shape, size, texture, action, place and change; the words of a text are
-asked which of them are false (:mod:`videochat_tools.training.matching`).
+in one point join the contrast (without them shape and roles are ignored). Clips in colours that have no name teach
+what a shape is whatever its colour, also in those pairs of both that are never shown. And while training, linear heads
+ask the tower's tokens what stands on them: colour, shape, size, texture, action, place and change; the words of a text
+are asked which of them are false (:mod:`videochat_tools.training.matching`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from videochat_tools.models.videochat2.modeling_videochat2 import VideoChat2ForR
 from videochat_tools.training.clips import (
     ATTRIBUTES,
     MOTION_VALUES,
+    UNNAMED,
     Clip,
     ClipFormat,
     attribute_labels,
@@ -39,7 +41,8 @@ from videochat_tools.training.slots import PlotHeads, SlotHeads, TextHeads, tell
 from videochat_tools.training.texts import BatchTexts, draw_batch_texts
 from videochat_tools.training.tokenizers import build_qformer_tokenizer
 from videochat_tools.training.warm_start import grow, read_folder, read_vocabulary
-from videochat_tools.training.world.scene import Scene, sample_busy_scene
+from videochat_tools.training.world.looks import with_stray_colours
+from videochat_tools.training.world.scene import Scene, sample_busy_scene, sample_scene
 
 __all__ = ["AlignModel", "train_align"]
 
@@ -50,7 +53,8 @@ _STILL_WEIGHT = 0.3
 _SLOT_WEIGHT = 0.25  # of the slot losses, sums of about ten cross-entropies
 _LONG = 9  # words; a longer text tells of a whole scene
 _WRONG = 4  # false texts of each clip
-_GREY = 0.4  # of the busy steps
+_STRAY = 0.5  # of the pictures and busy clips are in stray colours
+_STRAYS = 4  # one more clip in stray colours to so many clips with texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ def picture_losses(
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
     """Loss of the attribute heads on still pictures."""
     still = replace(form, num_frames=1)
-    clips = [draw_clip(rng, still, splice=0.0) for _ in range(batch)]
+    clips = [draw_clip(rng, still, splice=0.0, scene=_some_stray(rng, sample_scene(rng))) for _ in range(batch)]
     with half_precision():
         loss, values = _probe_losses(model, clips, still, model.network.encode_frames(to_pixels(clips, still)))
     return loss, values
@@ -115,27 +119,26 @@ def picture_losses(
 def busy_losses(
     model: AlignModel, form: ClipFormat, rng: Random, batch: int
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
-    """Loss of the attribute heads on clips in which everything moves, some of them grey.
-
-    Grey ones teach what a shape is whatever its colour, also those pairs of both that are never shown.
-    """
-    clips = [draw_clip(rng, form, splice=0.0, scene=sample_busy_scene(rng)) for _ in range(batch)]
-    pixels, grey = to_pixels(clips, form), rng.random() < _GREY
-    if grey:
-        pixels = pixels.mean(dim=2, keepdim=True).expand_as(pixels).contiguous()
+    """Loss of the attribute heads on clips in which everything moves."""
+    clips = [draw_clip(rng, form, splice=0.0, scene=_some_stray(rng, sample_busy_scene(rng))) for _ in range(batch)]
     with half_precision():
-        loss, values = _probe_losses(model, clips, form, model.network.encode_frames(pixels), grey=grey)
+        loss, values = _probe_losses(model, clips, form, model.network.encode_frames(to_pixels(clips, form)))
     return loss, {f"busy_{name[2:]}": value for name, value in values.items()}
 
 
+def _some_stray(rng: Random, scene: Scene) -> Scene:
+    return with_stray_colours(rng, scene) if rng.random() < _STRAY else scene
+
+
 def _probe_losses(
-    model: AlignModel, clips: Sequence[Clip], form: ClipFormat, vision: Tensor, *, grey: bool = False
+    model: AlignModel, clips: Sequence[Clip], form: ClipFormat, vision: Tensor
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
     places, labels, motion = attribute_labels(clips, form)
     tokens = vision[places[:, 0], places[:, 1]]
-    hidden = {"colour"} if grey else set[str]()
-    names = [name for name in ATTRIBUTES if name not in hidden and (form.num_frames > 1 or name != "action")]
-    logits = {name: model.probes[name](tokens).float() for name in names}
+    named = {name: label != UNNAMED for name, label in labels.items()}
+    names = [name for name in ATTRIBUTES if bool(named[name].any()) and (form.num_frames > 1 or name != "action")]
+    labels = {name: labels[name][named[name]] for name in names}
+    logits = {name: model.probes[name](tokens[named[name]]).float() for name in names}
     rare = torch.ones(len(ATTRIBUTES["action"]))
     rare[0] = _STILL_WEIGHT
     losses = [F.cross_entropy(logits[name], labels[name], rare if name == "action" else None) for name in names]
@@ -200,13 +203,20 @@ def _plot_loss(
 def step_losses(
     model: AlignModel, tokenizer: PreTrainedTokenizerBase, form: ClipFormat, rng: Random, batch: int, *, match: bool
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
-    """Loss of one freshly drawn batch of clips."""
+    """Loss of one freshly drawn batch of clips, and of a few in stray colours, of which no text tells."""
     clips = [draw_clip(rng, form) for _ in range(batch)]
     scenes = [clip.scene for clip in clips]
     texts = draw_batch_texts(rng, tokenizer, scenes, _WRONG)
+    strays = [draw_clip(rng, form, scene=with_stray_colours(rng, sample_scene(rng))) for _ in range(batch // _STRAYS)]
+    clips += strays
     with half_precision():
         vision = model.network.encode_frames(to_pixels(clips, form))
-        loss, values = text_losses(model, rng, vision, scenes, texts, match=match)
+        loss, values = text_losses(model, rng, vision[:batch], scenes, texts, match=match)
+        if strays:
+            rows = model.network.query_outputs(vision[batch:])
+            told, held = model.slots(rows, [clip.scene for clip in strays])
+            loss = loss + _SLOT_WEIGHT * told / _STRAYS
+            values |= {"stray_shape": held.get("s_shape", 0.0)}
         probe, seen = _probe_losses(model, clips, form, vision)
     return loss + 0.35 * probe, {**values, **seen}
 

@@ -18,8 +18,9 @@ from videochat_tools.models.videochat2.modeling_videochat2 import VideoChat2ForC
 from videochat_tools.models.videochat2.prompts import ChoicePrompt
 from videochat_tools.training.clips import Clip, ClipFormat, draw_clip, to_pixels
 from videochat_tools.training.loop import half_precision
-from videochat_tools.training.retelling import Retelling, with_other_looks
+from videochat_tools.training.retelling import Retelling
 from videochat_tools.training.slots import Held, SlotHeads
+from videochat_tools.training.world.looks import with_other_looks
 from videochat_tools.training.world.scene import Scene
 
 __all__ = ["ClipRows", "TokenBank", "see_clips", "tell_clips"]

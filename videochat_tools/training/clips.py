@@ -31,6 +31,7 @@ from videochat_tools.training.world.scene import (
 __all__ = [
     "ATTRIBUTES",
     "MOTION_VALUES",
+    "UNNAMED",
     "Clip",
     "ClipFormat",
     "attribute_labels",
@@ -49,6 +50,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "action": (STILL, *ACTIONS, *INTERACTIONS),
 }
 MOTION_VALUES = 7  # numbers that the tokens are asked for beside the attributes: place and change
+UNNAMED = -100  # label of a colour without a name; cross-entropy leaves it out
 _VALUE_INDEX = {name: {value: i for i, value in enumerate(values)} for name, values in ATTRIBUTES.items()}
 _SEARCHABLE = tuple(kind for kind in KINDS if kind not in ("absent", "yesno"))
 _SCENE_ATTRIBUTES = ("colour", "shape", "size", "texture")
@@ -167,8 +169,8 @@ def attribute_labels(clips: Sequence[Clip], form: ClipFormat) -> tuple[Tensor, d
     """Which tokens lie on the middle of an object, and what is there.
 
     Returns:
-        Indices [n, 2] of (clip, token) with tokens counted frame by frame, for each attribute its value [n], and
-        :data:`MOTION_VALUES` numbers [n, 7].
+        Indices [n, 2] of (clip, token) with tokens counted frame by frame, for each attribute its value [n] (or
+        :data:`UNNAMED`), and :data:`MOTION_VALUES` numbers [n, 7].
     """
     cells = form.image_size // form.patch_size
     places: list[tuple[int, int]] = []
@@ -184,7 +186,7 @@ def attribute_labels(clips: Sequence[Clip], form: ClipFormat) -> tuple[Tensor, d
                     continue
                 places.append((number, (frame * cells + int(state.y * cells)) * cells + int(state.x * cells)))
                 for name in _SCENE_ATTRIBUTES:
-                    values[name].append(_VALUE_INDEX[name][getattr(thing, name)])
+                    values[name].append(_VALUE_INDEX[name].get(getattr(thing, name), UNNAMED))
                 values["action"].append(_VALUE_INDEX["action"][state.action])
                 before, after = (clip.scene.state(index, clip.times[f]) for f in _neighbours(frame, clip.own))
                 motions.append(_motion(state, before, after, cells))

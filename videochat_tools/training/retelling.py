@@ -10,24 +10,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from random import Random
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from videochat_tools.training.slots import EVENT_VALUES, OBJECT_VALUES, Held, tell_events, tell_objects
-from videochat_tools.training.world.scene import COLOURS, HELD_OUT, SHAPES, SPINNABLE, Scene
+from videochat_tools.training.world.scene import Scene
 
-__all__ = ["Retelling", "with_other_looks"]
+__all__ = ["Retelling"]
 
 log = logging.getLogger(__name__)
 
 _FITTED = 4_096  # clips, at most
 _RIDGE = 3.0  # in clips
-_WITHHELD = 0.5  # how often one pair at least is one that no clip shows
-_TRIES = 200  # one in ten suits
 _COUNTS = 3  # objects of a scene, at most
 _OBJECT, _EVENT = (sum(map(len, values.values())) for values in (OBJECT_VALUES, EVENT_VALUES))
 
@@ -59,22 +55,6 @@ class Retelling:
         queries = tokens.shape[1]
         difference = _words(after, held, queries) - _words(before, held, queries)
         return tokens + torch.einsum("cqw,qwh->cqh", difference, self.maps).to(tokens)
-
-
-def with_other_looks(rng: Random, scene: Scene) -> Scene:
-    """The scene with other colours and shapes; what two objects share, they share still."""
-    withheld = rng.random() < _WITHHELD
-    spinning = {event.subject for event in scene.events if event.kind == "spin"}
-    for _ in range(_TRIES):
-        colours = dict(zip(COLOURS, rng.sample([*COLOURS], len(COLOURS)), strict=True))
-        shapes = dict(zip(SHAPES, rng.sample(SHAPES, len(SHAPES)), strict=True))
-        things = tuple(
-            replace(thing, colour=colours[thing.colour], shape=shapes[thing.shape]) for thing in scene.things
-        )
-        spins = all(things[number].shape in SPINNABLE for number in spinning)
-        if spins and (not withheld or any((thing.colour, thing.shape) in HELD_OUT for thing in things)):
-            return replace(scene, things=things)
-    return replace(scene)
 
 
 def _words(scenes: Sequence[Scene], held: Sequence[Held], queries: int) -> Tensor:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from videochat_tools.training.clips import UNNAMED
 from videochat_tools.training.world.language import Text
 from videochat_tools.training.world.questions import Source
 from videochat_tools.training.world.scene import (
@@ -84,8 +85,13 @@ class _Group:
     values: dict[str, tuple[str, ...]]
 
     def encode(self, rows: Sequence[dict[str, str]]) -> Tensor:
-        """Value numbers [n, questions]."""
-        return torch.tensor([[self.values[name].index(row[name]) for name in self.values] for row in rows])
+        """Value numbers [n, questions], of a colour without a name ``UNNAMED``."""
+        numbers = [[_number(options, row[name]) for name, options in self.values.items()] for row in rows]
+        return torch.tensor(numbers)
+
+
+def _number(options: Sequence[str], value: str) -> int:
+    return options.index(value) if value in options else UNNAMED
 
 
 class SlotHeads(nn.Module):
@@ -170,9 +176,12 @@ class SlotHeads(nn.Module):
         if targets:
             target = torch.cat(targets)
             for i, (name, answer) in enumerate(zip(group.values, answers, strict=True)):
-                chosen_answers = answer[clips, queries]
-                loss = loss + _WEIGHTS.get(name, 1.0) * F.cross_entropy(chosen_answers, target[:, i])
-                right[name] = (chosen_answers.argmax(dim=-1) == target[:, i]).float().mean()
+                named = target[:, i] != UNNAMED
+                if not bool(named.any()):
+                    continue
+                chosen_answers, values = answer[clips, queries][named], target[named, i]
+                loss = loss + _WEIGHTS.get(name, 1.0) * F.cross_entropy(chosen_answers, values)
+                right[name] = (chosen_answers.argmax(dim=-1) == values).float().mean()
         return loss, right
 
 
@@ -191,7 +200,10 @@ def _cheapest(cost: Tensor) -> Tensor:
 @torch.no_grad()
 def _match(present: Tensor, answers: Sequence[Tensor], wanted: Tensor) -> Tensor:
     """The row that describes each thing of a clip best [things], by the logits of its rows; ``wanted``: its values."""
-    logs = [answer.log_softmax(dim=-1)[:, wanted[:, i]] for i, answer in enumerate(answers)]
+    logs = [
+        answer.log_softmax(dim=-1)[:, wanted[:, i].clamp(min=0)] * (wanted[:, i] != UNNAMED)
+        for i, answer in enumerate(answers)
+    ]
     return _cheapest(-torch.stack(logs).sum(dim=0) - F.logsigmoid(present)[:, None])
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from videochat_tools.training.world.config import BRIGHTEST_BACKGROUND, STANDARD, WorldConfig
-from videochat_tools.training.world.scene import COLOURS, Scene, State, Thing
+from videochat_tools.training.world.scene import Scene, State, Thing
+from videochat_tools.training.world.vocabulary import rgb
 
 __all__ = ["render_clip"]
 
@@ -71,7 +72,7 @@ def render_clip(
 
 
 def _tint(rng: Random, thing: Thing) -> Array:
-    return np.array([channel + rng.uniform(-14, 14) for channel in COLOURS[thing.colour]], np.float32)
+    return np.array([channel + rng.uniform(-14, 14) for channel in rgb(thing.colour)], np.float32)
 
 
 @lru_cache(maxsize=4)

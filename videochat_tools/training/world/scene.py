@@ -61,7 +61,7 @@ _TRIES = 20_000  # scenes drawn in search of a held-out action
 class Thing:
     """One object. ``x`` and ``y`` are its resting centre in 0..1 of the middle square of the picture."""
 
-    colour: str
+    colour: str  # its name, or channels without one: see ``rgb``
     shape: str
     size: str
     texture: str

@@ -13,6 +13,7 @@ __all__ = [
     "SPINNABLE",
     "STILL",
     "TEXTURES",
+    "rgb",
 ]
 
 COLOURS: dict[str, tuple[int, int, int]] = {
@@ -40,3 +41,8 @@ HELD_OUT: frozenset[tuple[str, str]] = frozenset(
 
 # Shapes that look the same after a small turn cannot be seen to spin.
 SPINNABLE = ("square", "triangle", "cross", "star")
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """The channels of a named colour, or of one that has no name and is written ``#a05c10``."""
+    return COLOURS.get(colour) or (int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16))

@@ -108,7 +108,7 @@ class TestIntegration(_Suite, ChatModelIntegrationTests):
         monkeypatch.setattr("httpx.get", lambda *_, **__: SimpleNamespace(content=file.getvalue()))
         monkeypatch.setattr(visuals, "fetch", lambda url, hosts: file.getvalue())
 
-    @pytest.mark.xfail(reason="for the Japanese name the nano gives the word in brackets beside it; see its card")
+    @pytest.mark.xfail(reason="for the Japanese name the nano gives another word of the sentence; see its card")
     def test_unicode_tool_call_integration(self, model: BaseChatModel, **options: Any) -> None:
         super().test_unicode_tool_call_integration(model, **options)
 

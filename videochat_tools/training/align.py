@@ -216,7 +216,7 @@ def step_losses(
             rows = model.network.query_outputs(vision[batch:])
             told, held = model.slots(rows, [clip.scene for clip in strays])
             loss = loss + _SLOT_WEIGHT * told / _STRAYS
-            values |= {"stray_shape": held.get("s_shape", 0.0)}
+            values |= {"stray_shape": held["s_shape"]}
         probe, seen = _probe_losses(model, clips, form, vision)
     return loss + 0.35 * probe, {**values, **seen}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel, PreTrainedTokenizerBase
 
 from videochat_tools.training.conversations import Conversation
-from videochat_tools.training.world.questions import Source
+from videochat_tools.training.slots import Held
 
 __all__ = ["CAUSAL_MATMUL", "ConversationBatch", "LossSum", "answer_loss", "by_length", "encode_conversations"]
 
@@ -68,7 +68,7 @@ def encode_conversations(
     tokenizer: PreTrainedTokenizerBase,
     conversations: Sequence[Conversation],
     tokens_per_clip: int,
-    held: Sequence[Mapping[Source, int]] = (),
+    held: Sequence[Held] = (),
 ) -> ConversationBatch:
     """Tokenise; every answer is followed by ``###``, which belongs to what is to be predicted.
 

@@ -28,7 +28,7 @@ def with_other_looks(rng: Random, scene: Scene) -> Scene:
         spins = all(things[number].shape in SPINNABLE for number in spinning)
         if spins and (not withheld or any((thing.colour, thing.shape) in HELD_OUT for thing in things)):
             return replace(scene, things=things)
-    return replace(scene)
+    return scene
 
 
 def with_stray_colours(rng: Random, scene: Scene) -> Scene:

@@ -34,7 +34,8 @@ ACTIONS = (*DIRECTIONS, "spin", "grow", "shrink", "blink", "bounce", "appear", "
 INTERACTIONS = ("bump", "behind", "front")
 STILL = "still"
 
-# Pairs that training clips never show, though training text names them: they tell composition from memory.
+# Pairs that training clips never show, though training texts name them, and rows of clips that are told with other
+# looks: they tell composition from memory.
 HELD_OUT: frozenset[tuple[str, str]] = frozenset(
     {("red", "ring"), ("green", "star"), ("blue", "triangle"), ("yellow", "cross")}
 )

@@ -88,7 +88,7 @@ class GuidedBrain(AgentMiddleware[AgentState[Any], Any, Any]):
         hits = [_hit(entry, bool(each["unknown_words"])) for each in found for entry in each["hits"]]
         unfound = not_found(question, unknown_words=[word for each in found for word in each["unknown_words"]])
         response: Response | AIMessage = AIMessage(unfound.text)
-        if not any(map(self.library.convinces, hits)):
+        if not any(map(self.library.is_worth_a_look, hits)):
             return response
         answerer = self.library.answerer(request.model)
         assert isinstance(answerer, TokenAnswerer)  # as for every ChatVideoChat

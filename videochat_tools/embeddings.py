@@ -55,6 +55,7 @@ class Calibration:
     """
 
     match_threshold: float = 0.5  # visual probability from which on a stretch counts as found
+    look_threshold: float | None = None  # the same, to be shown to a model that judges itself; None: match_threshold
     speech_threshold: float = 0.5  # the same for what is said, where it is about the share of the query's words
     similarity_scale: float = 14.0  # logit of a match = scale * similarity + offset; 14 = 1 / 0.07, CLIP's first scale
     similarity_offset: float = -4.2
@@ -79,6 +80,11 @@ class Calibration:
         return (visual is not None and visual >= self.match_threshold) or (
             speech is not None and speech >= self.speech_threshold
         )
+
+    def is_worth_a_look(self, visual: float | None, speech: float | None) -> bool:
+        """Whether a chat model should see the stretch, though the search may not be sure: it can still refuse."""
+        threshold = self.match_threshold if self.look_threshold is None else self.look_threshold
+        return self.accepts(visual, speech) or (visual is not None and visual >= threshold)
 
     def similarity_logit(self, similarity: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Log-odds of a match, from the similarity alone."""

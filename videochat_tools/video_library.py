@@ -88,8 +88,9 @@ class VideoLibrary(LibraryStore):
             history: earlier questions and answers of the conversation, oldest first.
             model: any LangChain chat model, shown the clips as :mod:`videochat_tools.answerers` says. Default is the
                 library's own.
-            threshold: search score (0..1) under which the answer is "not found"; default are those of
-                the encoder's calibration for what is seen and what is said.
+            threshold: search score (0..1) under which the answer is "not found" before the model has seen anything.
+                By default the encoder's calibration says what is worth a look, which is more than what it is sure of:
+                the model may still say that it is not there.
 
         Raises:
             UnknownVideoError: the library holds no such video.
@@ -119,7 +120,7 @@ class VideoLibrary(LibraryStore):
         span: TimeSpan | None = None,
         threshold: float | None = None,
     ) -> FoundClips:
-        """The clips that may answer a question, best first; none where the search is not sure of any.
+        """The clips that may answer a question, best first; none where not even the best is worth a look.
 
         Args and errors are those of :meth:`ask`; what a follow-up leans on must stand in the query.
         """
@@ -133,7 +134,7 @@ class VideoLibrary(LibraryStore):
             hits = [hit for hit in hits if hit.text]
         elif asked.anchor is not None and not any(self.convinces(hit, threshold) for hit in hits):
             hits = self.search(asked.in_one_scene, k=k, **where)  # both may be seen in one shot
-        if not any(self.convinces(hit, threshold) for hit in hits):
+        if not any(self.is_worth_a_look(hit, threshold) for hit in hits):
             return FoundClips((), tuple(unknown))
         clips = self.clips(hits)
         return FoundClips(tuple(clips if asked.asks_speech or asked.visual else self._with_anchors(clips)))
@@ -155,6 +156,12 @@ class VideoLibrary(LibraryStore):
         if threshold is None:
             return self.encoder.calibration.accepts(hit.visual, hit.speech)
         return hit.score >= threshold
+
+    def is_worth_a_look(self, hit: SearchHit, threshold: float | None = None) -> bool:
+        """Whether a chat model should see a hit, which may find more in it, or nothing; the search need not be sure."""
+        if threshold is None:
+            return self.encoder.calibration.is_worth_a_look(hit.visual, hit.speech)
+        return self.convinces(hit, threshold)
 
     def answerer(self, model: BaseChatModel | None = None, *, whole_segments: bool = True) -> Answerer:
         """How a chat model answers questions about clips of this library.

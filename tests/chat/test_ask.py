@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
-from small_library import Scripted, make_small_library
+from small_library import Scripted, make_small_library, open_small_library
 
 from videochat_tools.agents import create_grounded_qa
 from videochat_tools.chat_model import ChatVideoChat
 from videochat_tools.context import NOT_FOUND
+from videochat_tools.embeddings import Calibration
 from videochat_tools.errors import ContextTooLongError, UnknownVideoError
 from videochat_tools.media import frames_decoded_total
 from videochat_tools.testing import FakeVideoEncoder
@@ -50,6 +51,17 @@ def test_weak_evidence_is_not_even_shown_to_the_model(library: VideoLibrary) -> 
     assert (answer.found, answer.text, answer.evidence) == (False, NOT_FOUND, ())
     assert model.replies  # unused
     assert library.ask("a purple screen", model=model, threshold=0.0).found
+
+
+def test_a_model_judges_where_the_search_is_not_sure(library: VideoLibrary, tmp_path: Path, tiny_chat: Path) -> None:
+    question = "a green screen beside a purple one"  # half of which is there
+    assert not library.ask(question, model=Scripted(replies=["green [00:02–00:04]"])).found
+    curious = FakeVideoEncoder(calibration=Calibration(look_threshold=0.2))
+    library = open_small_library(tmp_path, model=tiny_chat, encoder=curious)
+    (hit,) = library.search(question, k=1)
+    assert library.is_worth_a_look(hit) and not library.convinces(hit)
+    assert library.ask(question, model=Scripted(replies=["green [00:02–00:04]"])).found
+    assert not library.ask(question, model=Scripted(replies=["Not found in the video."])).found
 
 
 def test_the_model_may_say_that_it_is_not_there(library: VideoLibrary) -> None:

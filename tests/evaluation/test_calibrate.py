@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from videochat_tools.evaluation.calibrate import Looked, fit, look, measure, probabilities
+from videochat_tools.evaluation.calibrate import Looked, fit, look, measure, measure_looks, probabilities
 from videochat_tools.testing import FakeVideoEncoder
 from videochat_tools.training.world.long_video import plan_video
 
@@ -37,6 +37,16 @@ def test_the_false_alarms_are_bounded_whatever_is_recognised() -> None:
     alarms, recognised, _ = measure(drawn(600, 1.0, 3), values)
     assert alarms.low < 0.07
     assert recognised.value < 0.9
+
+
+def test_a_chat_model_is_shown_more_than_the_search_is_sure_of() -> None:
+    values = fit(drawn(2000, 3.0, 2))
+    drawn_again = drawn(2000, 3.0, 3)
+    alarms, recognised, _ = measure(drawn_again, values)
+    unseen_present, unseen_absent = measure_looks(drawn_again, values)
+    assert values.look_threshold is not None and values.look_threshold < values.match_threshold
+    assert unseen_present.high < 0.03 < alarms.low
+    assert unseen_absent.value < recognised.value
 
 
 def test_the_similarity_becomes_the_probability_that_the_best_hit_is_a_match() -> None:

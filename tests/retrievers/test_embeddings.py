@@ -160,6 +160,14 @@ def test_a_stretch_counts_as_found_by_either_channel() -> None:
     assert not calibration.accepts(None, None)
 
 
+def test_what_the_search_is_not_sure_of_may_be_worth_a_look() -> None:
+    calibration = Calibration(match_threshold=0.9, look_threshold=0.2, speech_threshold=0.5)
+    assert calibration.is_worth_a_look(0.3, None) and not calibration.accepts(0.3, None)
+    assert not calibration.is_worth_a_look(0.1, 0.4)
+    assert calibration.is_worth_a_look(0.1, 0.6) and calibration.is_worth_a_look(0.95, None)
+    assert not Calibration(match_threshold=0.9).is_worth_a_look(0.8, None)  # nobody said from where on
+
+
 def test_what_is_no_encoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="no video encoder in"):
         load_encoder(tmp_path / "nothing")

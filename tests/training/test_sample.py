@@ -17,8 +17,8 @@ from videochat_tools.errors import ConfigurationError, MediaError, MissingProgra
 from videochat_tools.media import open_video, probe, read_audio
 from videochat_tools.subtitles import read_sidecar
 from videochat_tools.training.world.config import WorldConfig
-from videochat_tools.training.world.long_video import QUESTION_TYPES, VideoPlan, holds, plan_video
-from videochat_tools.training.world.questions import Question
+from videochat_tools.training.world.long_video import QUESTION_TYPES, VideoPlan, plan_video
+from videochat_tools.training.world.questions import Question, holds
 from videochat_tools.training.world.render import render_clip
 from videochat_tools.training.world.sample import render_sample
 from videochat_tools.training.world.scene import COLOURS, DIRECTIONS, SHAPES, SIZES, TEXTURES

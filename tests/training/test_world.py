@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from videochat_tools.training.world.dialogues import dialogue
 from videochat_tools.training.world.language import ASPECTS, caption, contradict, name, statement
 from videochat_tools.training.world.narration import narrate
-from videochat_tools.training.world.questions import KINDS, NOT_FOUND, ask, dialogue
+from videochat_tools.training.world.questions import DENIED, KINDS, NOT_FOUND, ask
 from videochat_tools.training.world.render import render_clip
 from videochat_tools.training.world.scene import (
     ACTIONS,
@@ -193,8 +194,8 @@ def test_questions_are_about_their_scene() -> None:
                 assert question.answer in {getattr(each, kind) for each in scene.things}
     assert answers["yesno"] == {"yes", "no"}
     assert answers["direction"] == set(DIRECTIONS)
-    assert answers["absent"] == {NOT_FOUND}
-    assert all(len(found) > 1 for kind, found in answers.items() if kind != "absent")
+    assert all(answers[kind] == {NOT_FOUND} for kind in DENIED)
+    assert all(len(found) > 1 for kind, found in answers.items() if kind not in DENIED)
 
 
 def test_an_answer_changes_with_what_is_seen() -> None:

@@ -15,9 +15,10 @@ import pytest
 from videochat_tools.errors import ConfigurationError
 from videochat_tools.training.world.config import DIFFICULTIES, STANDARD, WorldConfig, load_world
 from videochat_tools.training.world.contact_sheet import draw_sheet
+from videochat_tools.training.world.dialogues import dialogue
 from videochat_tools.training.world.language import caption, contradict, matches, statement
 from videochat_tools.training.world.long_video import plan_video
-from videochat_tools.training.world.questions import KINDS, ask, dialogue
+from videochat_tools.training.world.questions import KINDS, ask
 from videochat_tools.training.world.render import render_clip
 from videochat_tools.training.world.scene import (
     COLOURS,

@@ -1,9 +1,9 @@
 """How sure is sure enough: ``python -m videochat_tools.evaluation.calibrate --retrieval DIR``.
 
 Fits, on videos that no training saw, how the numbers of a video encoder are read: from which probability on a moment
-counts as found, and how a similarity becomes a probability. Questions about what the video shows are set against
-questions of the same forms about what it does not show. The result goes into the encoder's folder, where
-:class:`videochat_tools.embeddings.Calibration` reads it.
+counts as found, from which on a chat model is shown it and may refuse, and how a similarity becomes a probability.
+Questions about what the video shows are set against questions of the same forms about what it does not show. The result
+goes into the encoder's folder, where :class:`videochat_tools.embeddings.Calibration` reads it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -34,9 +34,10 @@ from videochat_tools.retrievers.query import analyse
 from videochat_tools.training.tokenizers import seen_words
 from videochat_tools.training.world.long_video import TimedQuestion, VideoPlan, plan_video
 
-__all__ = ["Looked", "fit", "look", "main", "measure", "probabilities"]
+__all__ = ["Looked", "fit", "look", "main", "measure", "measure_looks", "probabilities"]
 
-FALSE_ALARMS = 0.06  # wanted share of present questions that are declared not found; the promise is 0.07
+FALSE_ALARMS = 0.06  # wanted share of present questions of which the search is not sure; the promise is 0.07
+NEVER_SHOWN = 0.01  # wanted share of present questions about which a chat model, which can refuse, is shown nothing
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.0)  # of the similarity in the final probability
 _FIRST_VIDEO = FIRST_SEED + 5 * SPACING
 
@@ -104,9 +105,10 @@ def fit(looked: Sequence[Looked]) -> Calibration:
 
 
 def _with_threshold(looked: Sequence[Looked], values: Calibration) -> Calibration:
-    """The highest threshold that keeps the false alarms in bounds: it recognises as much as possible."""
+    """The highest thresholds that keep the false alarms in bounds: they recognise as much as possible."""
     present = [probabilities(each, values).max() for each in looked if each.present]
-    return replace(values, match_threshold=float(np.quantile(present, FALSE_ALARMS)))
+    sure, worth_a_look = np.quantile(present, [FALSE_ALARMS, NEVER_SHOWN])
+    return replace(values, match_threshold=float(sure), look_threshold=float(worth_a_look))
 
 
 def _gain(looked: Sequence[Looked], values: Calibration) -> float:
@@ -117,12 +119,26 @@ def _gain(looked: Sequence[Looked], values: Calibration) -> float:
 def measure(looked: Sequence[Looked], values: Calibration) -> tuple[Score, Score, Score]:
     """False alarms, absent questions recognised, and present ones whose best hit is the true scene."""
     best = [(each, probabilities(each, values)) for each in looked]
-    floor = values.match_threshold
     return (
-        rate("present questions declared not found", (p.max() < floor for each, p in best if each.present)),
-        rate("absent questions recognised as such", (p.max() < floor for each, p in best if not each.present)),
+        rate("present questions declared not found", _not_accepted(best, values.accepts, present=True)),
+        rate("absent questions recognised as such", _not_accepted(best, values.accepts, present=False)),
         rate("best hit is the true scene", (int(p.argmax()) == each.right for each, p in best if each.present)),
     )
+
+
+def measure_looks(looked: Sequence[Looked], values: Calibration) -> tuple[Score, Score]:
+    """Present and absent questions about which a chat model is shown nothing, for it could only guess."""
+    best = [(each, probabilities(each, values)) for each in looked]
+    return (
+        rate("present questions without a look", _not_accepted(best, values.is_worth_a_look, present=True)),
+        rate("absent questions without a look", _not_accepted(best, values.is_worth_a_look, present=False)),
+    )
+
+
+def _not_accepted(
+    best: Sequence[tuple[Looked, Floats]], accepts: Callable[[float, None], bool], *, present: bool
+) -> list[bool]:
+    return [not accepts(float(p.max()), None) for each, p in best if each.present == present]
 
 
 def probabilities(looked: Looked, values: Calibration) -> Floats:
@@ -164,19 +180,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (held_out if number % 2 else fitted).extend(looked)
     values = fit(fitted)
     alarms, recognised, found = measure(held_out, values)
+    unseen = measure_looks(held_out, values)
     entries = {
         **asdict(values),
         "known_words": sorted(seen_words()),
         "false_alarm_rate": alarms.value,
         "recognised_rate": recognised.value,
         "recall_at_1": found.value,
+        "without_a_look_rate": unseen[0].value,
         "samples": len(fitted),
     }
     path = options.retrieval / CALIBRATION_FILE
     path.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
-    for score in (alarms, recognised, found):
+    for score in (alarms, recognised, found, *unseen):
         sys.stdout.write(f"{score}\n")
-    sys.stdout.write(f"threshold {values.match_threshold:.4f}, written to {path}\n")
+    sys.stdout.write(f"sure from {values.match_threshold:.4f} on, worth a look from {values.look_threshold:.4f} on, ")
+    sys.stdout.write(f"written to {path}\n")
     return 0
 
 

@@ -61,6 +61,7 @@ GATES: tuple[Gate, ...] = (
     ),
     Gate("dialogue: turns with a pronoun", "dialogues, video", "dialogue, turns with a pronoun", 0.85),
     Gate("not in the video: recognised", _ANSWERS, "absent, answered 'not found'", 0.90),
+    Gate("not in the video: false premises recognised", _ANSWERS, "mistaken, answered 'not found'", 0.90),
     Gate("not in the video: false alarms", _ANSWERS, "present, answered 'not found'", 0.05, at_most=True),
 )
 """In the order of the model card; "swap" and "roles" are the binding of two objects."""

@@ -17,7 +17,7 @@ from videochat_tools.evaluation.answers import majority_share, normalise
 from videochat_tools.evaluation.held_out import render_views
 from videochat_tools.evaluation.statistics import Score, rate
 from videochat_tools.training.world.choices import ask_choice, ask_when
-from videochat_tools.training.world.questions import KINDS, Question, ask
+from videochat_tools.training.world.questions import DENIED, KINDS, Question, ask
 from videochat_tools.training.world.scene import Scene
 from videochat_tools.types import SearchHit, TimeSpan
 
@@ -195,17 +195,18 @@ def score_replies(asked: Sequence[Asked], replies: Sequence[str]) -> list[Score]
     pairs = list(zip(asked, replies, strict=True))
     for kind in ASKED_KINDS:
         group = [(each, reply) for each, reply in pairs if each.question.kind == kind]
-        if kind == "absent" or not group:
+        if kind in DENIED or not group:
             continue
         if kind == "when":
             scores.append(rate(f"when, within {NEAR:g} s", [_in_time(reply, each.span) for each, reply in group]))
             continue
         right = [normalise(reply) == normalise(each.question.answer) for each, reply in group]
         scores.append(rate(kind, right, chance=_chance(kind, [each for each, _ in group])))
-    for name, absent in (("absent, answered 'not found'", True), ("present, answered 'not found'", False)):
-        group = [(each, reply) for each, reply in pairs if (each.question.kind == "absent") is absent]
-        if group:
-            scores.append(rate(name, [says_not_found(reply) for _, reply in group]))
+    present = tuple(kind for kind in ASKED_KINDS if kind not in DENIED)
+    for name, kinds in (*((kind, (kind,)) for kind in DENIED), ("present", present)):
+        refused = [says_not_found(reply) for each, reply in pairs if each.question.kind in kinds]
+        if refused:
+            scores.append(rate(f"{name}, answered 'not found'", refused))
     return scores
 
 

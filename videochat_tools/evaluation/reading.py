@@ -17,7 +17,8 @@ from videochat_tools.training.drills import (
     draw_transcript,
     read_transcript,
 )
-from videochat_tools.training.world.questions import Question, dialogue
+from videochat_tools.training.world.dialogues import dialogue
+from videochat_tools.training.world.questions import Question
 from videochat_tools.training.world.scene import Scene
 from videochat_tools.types import TimeSpan
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from videochat_tools.retrievers.query import analyse
 from videochat_tools.training.world.language import Text, caption, contradict, counted, statement
-from videochat_tools.training.world.questions import KINDS, ask
+from videochat_tools.training.world.questions import DENIED, KINDS, ask
 from videochat_tools.training.world.render import render_clip
 from videochat_tools.training.world.scene import (
     ACTIONS,
@@ -52,7 +52,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 MOTION_VALUES = 7  # numbers that the tokens are asked for beside the attributes: place and change
 UNNAMED = -100  # label of a colour without a name; cross-entropy leaves it out
 _VALUE_INDEX = {name: {value: i for i, value in enumerate(values)} for name, values in ATTRIBUTES.items()}
-_SEARCHABLE = tuple(kind for kind in KINDS if kind not in ("absent", "yesno"))
+_SEARCHABLE = tuple(kind for kind in KINDS if kind not in (*DENIED, "yesno"))
 _SCENE_ATTRIBUTES = ("colour", "shape", "size", "texture")
 
 

@@ -12,9 +12,10 @@ from random import Random
 
 from videochat_tools.context import NOT_FOUND, cited_answer, clip_line
 from videochat_tools.training.world.choices import ask_choice, ask_when
+from videochat_tools.training.world.dialogues import dialogue
 from videochat_tools.training.world.language import clause, name, verb
 from videochat_tools.training.world.narration import narrate, random_words
-from videochat_tools.training.world.questions import KINDS, Question, Source, ask, describe, dialogue
+from videochat_tools.training.world.questions import KINDS, Question, Source, ask, describe
 from videochat_tools.training.world.scene import COLOURS, FRAMES, HELD_OUT, SHAPES, Scene
 from videochat_tools.types import TimeSpan, format_timecode
 
@@ -33,7 +34,8 @@ _WEIGHTS = {
     "which": 6.0,
     "order": 8.0,
     "yesno": 6.0,
-    "absent": 5.0,
+    "absent": 4.0,
+    "mistaken": 6.0,
 }
 _CHOICE_SHARE = 0.25  # of the questions about one clip
 _WHEN_SHARE = 0.3
@@ -207,7 +209,7 @@ def _draw(
         question = ask_choice(rng, scene) if choose else ask(rng, scene, rng.choice(pool), unspoken)
         return None if question is None else (question, place)
     if rng.random() < 0.08:
-        question = ask(rng, scene, "absent", unspoken)
+        question = ask(rng, scene, "absent", unspoken)  # not "mistaken": another clip may be what is asked about
         if question is None:
             return None
         return None if _happens(question, scenes) else (question, None)

@@ -16,8 +16,8 @@ from videochat_tools.evaluation.benchmarks.needles import KINDS, needle_pairs
 from videochat_tools.retrievers.query import analyse, content_words
 from videochat_tools.testing import FakeVideoEncoder
 from videochat_tools.training.world.language import VERBS
-from videochat_tools.training.world.long_video import holds
 from videochat_tools.training.world.narration import narrate
+from videochat_tools.training.world.questions import holds
 from videochat_tools.training.world.scene import COLOURS, SHAPES, SIZES, TEXTURES, Scene, Thing
 from videochat_tools.types import TimeSpan
 

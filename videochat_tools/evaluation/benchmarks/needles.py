@@ -8,8 +8,8 @@ from itertools import product
 from random import Random
 
 from videochat_tools.training.world.language import NUMBERS, caption, matches, name, verb
-from videochat_tools.training.world.long_video import PlacedScene, VideoPlan, holds, plan_video, stretch
-from videochat_tools.training.world.questions import Question
+from videochat_tools.training.world.long_video import PlacedScene, VideoPlan, plan_video, stretch
+from videochat_tools.training.world.questions import Question, holds
 from videochat_tools.training.world.scene import (
     COLOURS,
     DIRECTIONS,

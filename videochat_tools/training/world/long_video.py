@@ -13,18 +13,15 @@ from random import Random
 from videochat_tools.training.world.config import STANDARD, WorldConfig
 from videochat_tools.training.world.language import caption, clause
 from videochat_tools.training.world.narration import Sentence, narrate
-from videochat_tools.training.world.questions import NOT_FOUND, Question, ask
-from videochat_tools.training.world.scene import DIRECTIONS, INTERACTIONS, Fact, Scene, sample_scene
+from videochat_tools.training.world.questions import NOT_FOUND, Question, ask, holds
+from videochat_tools.training.world.scene import Scene, sample_scene
 
-__all__ = ["QUESTION_TYPES", "PlacedScene", "Spoken", "TimedQuestion", "VideoPlan", "holds", "plan_video", "stretch"]
+__all__ = ["QUESTION_TYPES", "PlacedScene", "Spoken", "TimedQuestion", "VideoPlan", "plan_video", "stretch"]
 
 QUESTION_TYPES = ("which", "colour", "direction", "count", "said", "shape")
 QUESTIONS_PER_MINUTE = 1.2  # of each type
 SPOKEN_SHARE = 0.6  # of the scenes
 SECONDS_PER_WORD = 0.33
-
-# An object that does one of these is seen to move, so "in which direction does it move?" could mean it.
-_MOVING = (*DIRECTIONS, *INTERACTIONS, "bounce")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,20 +93,6 @@ def plan_video(minutes: float = 10.0, seed: int = 0, *, fps: int = 10, world: Wo
     questions = _questions(Random(rng.getrandbits(64)), scenes, wanted)
     absent = _absent_questions(Random(rng.getrandbits(64)), scenes, wanted, world)
     return VideoPlan(seed, fps, tuple(scenes), tuple(questions), tuple(absent), world)
-
-
-def holds(question: Question, scene: Scene) -> bool:
-    """Whether the scene could be the one that the question speaks of, whatever the answer to it there would be."""
-    return all(_could_mean(fact, scene, question.kind) for fact in question.facts)
-
-
-def _could_mean(fact: Fact, scene: Scene, kind: str) -> bool:
-    if fact[0] == "does" and fact[1] in DIRECTIONS:
-        # The facts of a question of direction give its answer away: another way would fit its words as well. And what
-        # passes behind something moves left, too, if one looks at it like that.
-        ways = _MOVING if kind == "direction" else (fact[1], *INTERACTIONS)
-        return any(("does", way, fact[2]) in scene.facts for way in ways)
-    return fact in scene.facts
 
 
 def _place_scenes(rng: Random, frames: int, fps: int, world: WorldConfig) -> list[PlacedScene]:

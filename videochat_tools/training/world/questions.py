@@ -1,6 +1,7 @@
-"""Questions about a scene with their short answers, alone or as a dialogue with pronouns.
+"""Questions about a scene with their short answers.
 
-Multiple choice and questions of time are made in :mod:`videochat_tools.training.world.choices` out of these.
+Multiple choice, questions of time and dialogues are made out of these in :mod:`videochat_tools.training.world.choices`
+and :mod:`videochat_tools.training.world.dialogues`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from random import Random
 from typing import Literal
 
 from videochat_tools.context import NOT_FOUND
+from videochat_tools.training.world.changes import with_one_change
 from videochat_tools.training.world.language import (
     NUMBERS,
     VERBS,
@@ -36,9 +38,36 @@ from videochat_tools.training.world.scene import (
     Scene,
 )
 
-__all__ = ["KINDS", "Question", "Source", "ask", "describe", "dialogue", "event_source", "full_look", "the"]
+__all__ = [
+    "DENIED",
+    "KINDS",
+    "Question",
+    "Source",
+    "ask",
+    "describe",
+    "event_source",
+    "full_look",
+    "holds",
+    "the",
+]
 
-KINDS = ("colour", "shape", "size", "texture", "direction", "motion", "count", "which", "order", "yesno", "absent")
+DENIED = ("absent", "mistaken")  # kinds of question that a scene does not answer
+KINDS = ("colour", "shape", "size", "texture", "direction", "motion", "count", "which", "order", "yesno", *DENIED)
+
+# Of the kinds of question that take something for granted, how often each is asked in vain.
+_MISTAKEN_WEIGHTS = {
+    "which": 4,
+    "direction": 3,
+    "colour": 2,
+    "shape": 2,
+    "count": 1,
+    "order": 1,
+    "size": 1,
+    "texture": 1,
+}
+
+# An object that does one of these is seen to move, so "in which direction does it move?" could mean it.
+_MOVING = (*DIRECTIONS, *INTERACTIONS, "bounce")
 
 Source = tuple[Literal["object", "event"], int]  # one of a scene's objects or events, by its number
 
@@ -66,8 +95,9 @@ def ask(rng: Random, scene: Scene, kind: str, unspoken: frozenset[tuple[str, str
         unspoken: Pairs of colour and shape that no false claim names, see
             :func:`~videochat_tools.training.world.language.contradict`.
     """
-    if kind in ("yesno", "absent"):
-        return (_yesno if kind == "yesno" else _absent)(rng, scene, kind, unspoken)
+    claims = {"yesno": _yesno, "absent": _absent, "mistaken": _mistaken}
+    if kind in claims:
+        return claims[kind](rng, scene, kind, unspoken)
     maker = {
         "colour": _attribute,
         "shape": _attribute,
@@ -345,53 +375,34 @@ def _absent(rng: Random, scene: Scene, kind: str, unspoken: frozenset[tuple[str,
     return None
 
 
-def dialogue(
-    rng: Random,
-    scene: Scene,
-    count: int,
-    kinds: tuple[str, ...] = KINDS,
-    unspoken: frozenset[tuple[str, str]] = HELD_OUT,
-) -> list[Question]:
-    """Up to ``count`` different questions; some later ones speak of the object before as ``it``."""
-    turns: list[Question] = []
-    for _ in range(count * 3):
-        if len(turns) == count:
-            break
-        if turns and turns[-1].about is not None and rng.random() < 0.45:
-            follow = _follow_up(rng, scene, turns[-1].about)
-            if follow is not None and all(follow.question != turn.question for turn in turns):
-                turns.append(follow)
-                continue
-        question = ask(rng, scene, rng.choice(kinds), unspoken)
-        if question is not None and all(question.question != turn.question for turn in turns):
-            turns.append(question)
-    return turns
+def _mistaken(rng: Random, scene: Scene, kind: str, unspoken: frozenset[tuple[str, str]] = HELD_OUT) -> Question | None:
+    """A question that would have an answer if one thing were different, and has none: its premise is false."""
+    for _ in range(4):
+        other = with_one_change(rng, scene, unspoken)
+        (asked,) = rng.choices(tuple(_MISTAKEN_WEIGHTS), tuple(_MISTAKEN_WEIGHTS.values()))
+        question = None if other is None else ask(rng, other, asked)
+        if question is None or holds(question, scene):
+            continue
+        if asked == "direction" and any(
+            fact[:2] == ("meets", "bump") and ("is", fact[3]) in question.facts for fact in scene.facts
+        ):
+            continue  # who is pushed moves, too
+        return Question(kind, question.question, NOT_FOUND, frozenset())
+    return None
 
 
-def _follow_up(rng: Random, scene: Scene, about: Look) -> Question | None:
-    index = next((i for i, thing in enumerate(scene.things) if matches(thing, about)), None)
-    if index is None:
-        return None
-    kind = rng.choice(("colour", "shape", "direction", "motion", "texture"))
-    events = [event for event in scene.events if event.subject == index]
-    thing = scene.things[index]
-    if kind in ("colour", "shape", "texture"):
-        be = "is" if rng.random() < 0.7 else "was"
-        words = f"what {kind} {be} it?" if kind != "texture" else f"{be} it plain, striped or dotted?"
-        return Question(kind, words, getattr(thing, kind), frozenset(), about, source=("object", index))
-    if len(events) != 1 or events[0].target is not None:
-        return None
-    if kind == "direction" and events[0].kind in DIRECTIONS:
-        words = rng.choice(("in which direction does it move?", "in which direction did it move?"))
-        return Question(kind, words, events[0].kind, frozenset(), about, source=event_source(scene, events[0]))
-    return Question(
-        "motion",
-        rng.choice(("what does it do?", "what did it do?")),
-        f"it {VERBS[events[0].kind][0][0]}",
-        frozenset(),
-        about,
-        source=event_source(scene, events[0]),
-    )
+def holds(question: Question, scene: Scene) -> bool:
+    """Whether the scene could be the one that the question speaks of, whatever the answer to it there would be."""
+    return all(_could_mean(fact, scene, question.kind) for fact in question.facts)
+
+
+def _could_mean(fact: Fact, scene: Scene, kind: str) -> bool:
+    if fact[0] == "does" and fact[1] in DIRECTIONS:
+        # The facts of a question of direction give its answer away: another way would fit its words as well. And what
+        # passes behind something moves left, too, if one looks at it like that.
+        ways = _MOVING if kind == "direction" else (fact[1], *INTERACTIONS)
+        return any(("does", way, fact[2]) in scene.facts for way in ways)
+    return fact in scene.facts
 
 
 def describe(rng: Random, scene: Scene) -> Question:

@@ -17,6 +17,7 @@ from videochat_tools.training.world.language import clause, name, verb
 from videochat_tools.training.world.narration import narrate, random_words
 from videochat_tools.training.world.questions import KINDS, Question, Source, ask, describe
 from videochat_tools.training.world.scene import COLOURS, FRAMES, HELD_OUT, SHAPES, Scene
+from videochat_tools.training.world.wording import reworded
 from videochat_tools.types import TimeSpan, format_timecode
 
 __all__ = ["Conversation", "Piece", "assemble", "converse", "dense_text"]
@@ -39,6 +40,7 @@ _WEIGHTS = {
 }
 _CHOICE_SHARE = 0.25  # of the questions about one clip
 _WHEN_SHARE = 0.3
+_REWORDED = 0.3  # of the questions
 _POOL = tuple(kind for kind, weight in _WEIGHTS.items() for _ in range(int(weight * 2)))
 _COMPARABLE = ("colour", "shape", "direction", "count", "which", "motion", "order", "texture")
 
@@ -146,7 +148,8 @@ def converse(
     rounds = []
     for question, place in asked:
         span = None if place is None or question.answer == NOT_FOUND else spans[place]
-        rounds.append((question.question, cited_answer(question.answer, span)))
+        words = reworded(rng, question.question) if rng.random() < _REWORDED else question.question
+        rounds.append((words, cited_answer(question.answer, span)))
     lines: list[tuple[int | str, TimeSpan | None, str]] = [
         (dense_text(rng, scene) if numbers is None else numbers[i], spans[i], said[i]) for i, scene in enumerate(scenes)
     ]

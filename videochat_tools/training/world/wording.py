@@ -1,0 +1,58 @@
+"""Other wordings of the questions: in the past tense, or with verbs that take their object at once."""
+
+from __future__ import annotations
+
+import re
+from random import Random
+
+__all__ = ["reworded"]
+
+_PAST = {
+    "appears": "appeared",
+    "are": "were",
+    "blinks": "blinked",
+    "bounces": "bounced",
+    "bumps": "bumped",
+    "can": "could",
+    "disappears": "disappeared",
+    "do": "did",
+    "does": "did",
+    "flashes": "flashed",
+    "gets": "got",
+    "goes": "went",
+    "grows": "grew",
+    "happens": "happened",
+    "hits": "hit",
+    "is": "was",
+    "jumps": "jumped",
+    "moves": "moved",
+    "passes": "passed",
+    "rotates": "rotated",
+    "shows": "showed",
+    "shrinks": "shrank",
+    "spins": "spun",
+    "stays": "stayed",
+    "turns": "turned",
+    "vanishes": "vanished",
+}
+_OTHER = (
+    ("bumps into", "bumps"),
+    ("bump into", "bump"),
+    ("moves behind", "goes behind"),
+    ("which object", "what object"),
+)
+
+
+def reworded(rng: Random, question: str) -> str:
+    """The question in other words, or as it is where only its own words will do: those of a speaker, or options."""
+    if "\n" in question or '"' in question or " about " in question:
+        return question
+    for usual, other in _OTHER:
+        if rng.random() < 0.5:
+            question = question.replace(usual, other)
+    if rng.random() < 0.5:
+        return question
+    words = re.split(r"(\W+)", question)
+    if {"did", "was"} & set(words):  # in the past already
+        return question
+    return "".join("do" if word == "do" and "does" in words else _PAST.get(word, word) for word in words)

@@ -89,8 +89,8 @@ class VideoLibrary(LibraryStore):
             model: any LangChain chat model, shown the clips as :mod:`videochat_tools.answerers` says. Default is the
                 library's own.
             threshold: search score (0..1) under which the answer is "not found" before the model has seen anything.
-                By default the encoder's calibration says what is worth a look, which is more than what it is sure of:
-                the model may still say that it is not there.
+                By default the encoder's calibration says what is worth a look, which may be more than what it is sure
+                of: the model can still say that it is not there.
 
         Raises:
             UnknownVideoError: the library holds no such video.

@@ -96,7 +96,7 @@ def fit(looked: Sequence[Looked]) -> Calibration:
         np.array([each.similarity[0] for each in looked]), np.array([float(each.present) for each in looked])
     )
     candidates = [
-        _with_threshold(
+        _with_thresholds(
             looked, Calibration(0.5, similarity_scale=scale, similarity_offset=offset, similarity_weight=weight)
         )
         for weight in WEIGHTS
@@ -104,7 +104,7 @@ def fit(looked: Sequence[Looked]) -> Calibration:
     return max(candidates, key=lambda each: _gain(looked, each))
 
 
-def _with_threshold(looked: Sequence[Looked], values: Calibration) -> Calibration:
+def _with_thresholds(looked: Sequence[Looked], values: Calibration) -> Calibration:
     """The highest thresholds that keep the false alarms in bounds: they recognise as much as possible."""
     present = [probabilities(each, values).max() for each in looked if each.present]
     sure, worth_a_look = np.quantile(present, [FALSE_ALARMS, NEVER_SHOWN])

@@ -32,10 +32,11 @@ def with_one_change(rng: Random, scene: Scene, unspoken: Collection[tuple[str, s
     if not scene.events or rng.random() < _LOOK_SHARE:
         return _with_another_look(rng, scene, unspoken)
     number = rng.randrange(len(scene.events))
-    event = rng.choice((_of_another_kind, _of_others))(rng, scene.events[number], len(scene.things))
-    if event is None:
+    event = scene.events[number]
+    changed = _of_another_kind(rng, event) if rng.choice((True, False)) else _of_others(rng, event, len(scene.things))
+    if changed is None:
         return None
-    return replace(scene, events=(*scene.events[:number], event, *scene.events[number + 1 :]))
+    return replace(scene, events=(*scene.events[:number], changed, *scene.events[number + 1 :]))
 
 
 def _with_another_look(rng: Random, scene: Scene, unspoken: Collection[tuple[str, str]]) -> Scene | None:
@@ -43,15 +44,15 @@ def _with_another_look(rng: Random, scene: Scene, unspoken: Collection[tuple[str
     thing = scene.things[number]
     (aspect,) = rng.choices(tuple(_LOOKS), _LOOK_WEIGHTS)
     value = rng.choice([each for each in _LOOKS[aspect] if each != getattr(thing, aspect)])
-    look = {"colour": thing.colour, "shape": thing.shape, "size": thing.size, "texture": thing.texture, aspect: value}
-    changed = replace(thing, colour=look["colour"], shape=look["shape"], size=look["size"], texture=look["texture"])
+    colour, shape, size, texture = (value if each == aspect else getattr(thing, each) for each in _LOOKS)
+    changed = replace(thing, colour=colour, shape=shape, size=size, texture=texture)
     others = [(other.colour, other.shape) for other in scene.things if other is not thing]
     if (changed.colour, changed.shape) in {*others, *unspoken}:
         return None
     return replace(scene, things=(*scene.things[:number], changed, *scene.things[number + 1 :]))
 
 
-def _of_another_kind(rng: Random, event: Event, count: int) -> Event | None:
+def _of_another_kind(rng: Random, event: Event) -> Event:
     kinds = ACTIONS if event.target is None else INTERACTIONS
     return replace(event, kind=rng.choice([kind for kind in kinds if kind != event.kind]))
 

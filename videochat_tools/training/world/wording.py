@@ -1,4 +1,4 @@
-"""Other wordings of the questions: in the past tense, or with verbs that take their object at once."""
+"""Other wordings of the questions: in the past tense, or with other words for the same."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from videochat_tools.evaluation.generation import (
     reply_to_all,
     score_replies,
     watch_scenes,
+    word_anew,
 )
 from videochat_tools.evaluation.held_out import held_out_scenes
 from videochat_tools.evaluation.nano import evaluate_reading, main
@@ -65,6 +66,16 @@ def test_replies_made_together_are_those_made_one_by_one() -> None:
     assert "when, within 1 s" in names and "choice" in names and "absent, answered 'not found'" in names
 
 
+def test_the_same_questions_are_asked_in_other_words() -> None:
+    asked = draw_questions(held_out_scenes(60, new_pairs=False), 5)
+    worded = word_anew(asked)
+    usual = {(each.clip, each.question.kind, each.question.answer): each.question.question for each in asked}
+    assert {each.question.kind for each in worded} == {each.question.kind for each in asked} - {"choice"}
+    for each in worded:
+        assert each.question.question != usual[each.clip, each.question.kind, each.question.answer]
+    assert any(" was " in each.question.question or " did " in each.question.question for each in worded)
+
+
 def test_transcripts_and_dialogues_are_counted() -> None:
     sections = evaluate_reading(questions=3)
     assert [score.total for score in sections["transcripts"]] == [3] * 6
@@ -82,4 +93,4 @@ def test_the_whole_table_is_the_same_side_by_side(tmp_path: Path, capsys: pytest
         assert main([*few, "--processes", processes, "--json", str(file)]) == 0
         tables.append(json.loads(file.read_text(encoding="utf-8")))
         assert "## Gates" in capsys.readouterr().out
-    assert tables[0] == tables[1] and len(tables[0]) > 1
+    assert tables[0] == tables[1] and "answers, known pairs, other words" in tables[0]

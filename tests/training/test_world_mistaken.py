@@ -61,3 +61,16 @@ def test_what_is_pushed_moves_too() -> None:
     pushed = asked(scene(Event("bump", 0, 1.0, 5.0, target=1)))
     assert not any(question.endswith(("the blue star move?", "the blue star go?")) for question in pushed)
     assert any(question.startswith("what does the blue star bump into") for question in pushed)
+
+
+def test_what_is_nearly_meant_has_to_be_looked_at() -> None:
+    shown = scene(Event("spin", 0, 0.5, 2.5), Event("blink", 1, 3.0, 5.0))
+    looks: dict[str, set[tuple[str, int] | None]] = {}
+    for seed in range(2000):
+        question = ask(Random(seed), shown, "mistaken")
+        if question is not None:
+            looks.setdefault(question.question, set()).add(question.source)
+    for begin, event in (("what happens after", 0), ("what happens before", 1)):
+        asked_so = [sources for words, sources in looks.items() if words.startswith(begin)]
+        assert asked_so and all(sources == {("event", event)} for sources in asked_so)
+    assert all(None not in sources for words, sources in looks.items() if not words.startswith("how many"))

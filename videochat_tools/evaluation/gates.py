@@ -88,6 +88,7 @@ def gate_table(sections: Sections, gates: Sequence[Gate] = GATES) -> str:
 _VIEWS = (
     "known pairs, video",
     "new pairs, video",
+    "known pairs, other words",
     "known pairs, shuffled",
     "known pairs, blank",
     "known pairs, text only",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from videochat_tools.evaluation.statistics import Score, rate
 from videochat_tools.training.world.choices import ask_choice, ask_when
 from videochat_tools.training.world.questions import DENIED, KINDS, Question, ask
 from videochat_tools.training.world.scene import Scene
+from videochat_tools.training.world.wording import reworded
 from videochat_tools.types import SearchHit, TimeSpan
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ASKED_KINDS",
+    "OTHER_WORDS",
     "TEXT_ONLY",
     "Asked",
     "about_clip",
@@ -38,13 +40,16 @@ __all__ = [
     "reply_to_all",
     "score_replies",
     "watch_scenes",
+    "word_anew",
 ]
 
 TEXT_ONLY = "text only"  # the view of a model that is shown no clip at all
+OTHER_WORDS = "other words"  # clips as they are, questions worded anew
 ASKED_KINDS = (*KINDS, "choice", "when")
 BATCH = 32  # clips watched, and conversations answered, at a time
 NEAR = 1.0  # seconds that each end of an answer to "when" may be off
 MAX_TOKENS = 48
+_TRIES = 8  # of chance, to find other words
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,18 @@ def _draw(rng: Random, clip: int, scene: Scene, kind: str) -> Asked | None:
         return Asked(clip, ask_when(rng, scene, shown, event), span)
     question = ask_choice(rng, scene) if kind == "choice" else ask(rng, scene, kind)
     return None if question is None else Asked(clip, question)
+
+
+def word_anew(asked: Sequence[Asked], *, seed: int = 3) -> list[Asked]:
+    """The questions in the past tense or in other words; those that have no other wording are left out."""
+    rng = Random(seed)
+    worded = []
+    for each in asked:
+        usual = each.question.question
+        words = next((other for _ in range(_TRIES) if (other := reworded(rng, usual)) != usual), None)
+        if words is not None:
+            worded.append(replace(each, question=replace(each.question, question=words)))
+    return worded
 
 
 def ask_about_clips(chat: ChatVideoChat, scenes: Sequence[Scene], asked: Sequence[Asked], view: str) -> list[str]:

@@ -20,7 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videochat_tools.evaluation.gates import control_table, gate_table
-from videochat_tools.evaluation.generation import TEXT_ONLY, ask_about_clips, draw_questions, score_replies
+from videochat_tools.evaluation.generation import (
+    OTHER_WORDS,
+    TEXT_ONLY,
+    ask_about_clips,
+    draw_questions,
+    score_replies,
+    word_anew,
+)
 from videochat_tools.evaluation.held_out import VIEWS, held_out_scenes
 from videochat_tools.evaluation.reading import dialogue_scores, transcript_scores
 from videochat_tools.evaluation.retrieval import POOLS, embed, pool_scores, probe_scores
@@ -95,7 +102,7 @@ def evaluate_chat(
     Args:
         model: Folder of the chat model; ``None`` is the bundled one.
         questions: Of each kind, spread over three times as many clips.
-        controls: The same where frames are shuffled or black, or no clip is shown.
+        controls: The same in other words, where frames are shuffled or black, or where no clip is shown.
         groups: As for :func:`evaluate_retrieval`.
         device: As torch names it, or "auto".
     """
@@ -105,11 +112,14 @@ def evaluate_chat(
         new_pairs = _GROUPS[group]
         scenes = held_out_scenes(_PER_FIGURE * questions, new_pairs=new_pairs)
         asked = draw_questions(scenes, questions)
-        for view in ("video",) if new_pairs else (*VIEWS, TEXT_ONLY):
+        for view in ("video",) if new_pairs else ("video", OTHER_WORDS, *VIEWS[1:], TEXT_ONLY):
             began = time.perf_counter()
             if view != "video" and controls < questions:
                 asked = draw_questions(scenes, controls)
-            sections[f"answers, {group}, {view}"] = score_replies(asked, ask_about_clips(chat, scenes, asked, view))
+            worded = word_anew(asked) if view == OTHER_WORDS else asked
+            shown = "video" if view == OTHER_WORDS else view
+            replies = ask_about_clips(chat, scenes, worded, shown)
+            sections[f"answers, {group}, {view}"] = score_replies(worded, replies)
             logger.info("answers, %s, %s: %.0f s", group, view, time.perf_counter() - began)
     return sections
 

@@ -82,7 +82,7 @@ class Question:
     facts: frozenset[Fact]
     about: Look | None = None  # the object that a later "it" would mean
     seen: tuple[int, int] | None = None  # "when": number of the frame that it begins with, and of that after its end
-    source: Source | None = None  # what has to be looked at, where that is one object or one event
+    source: Source | None = None  # what has to be looked at, where that is one object or one event; if denied, the nearest
 
 
 def ask(rng: Random, scene: Scene, kind: str, unspoken: frozenset[tuple[str, str]] = HELD_OUT) -> Question | None:
@@ -387,7 +387,10 @@ def _mistaken(rng: Random, scene: Scene, kind: str, unspoken: frozenset[tuple[st
             fact[:2] == ("meets", "bump") and ("is", fact[3]) in question.facts for fact in scene.facts
         ):
             continue  # who is pushed moves, too
-        return Question(kind, question.question, NOT_FOUND, frozenset())
+        source = question.source
+        if asked == "order" and source is not None:  # its premise is the other one of two events
+            source = "event", 1 - source[1]
+        return Question(kind, question.question, NOT_FOUND, frozenset(), source=source)
     return None
 
 

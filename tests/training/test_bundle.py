@@ -29,12 +29,28 @@ def test_several_checkpoints_are_averaged(tmp_path: Path) -> None:
     made = VideoChat2ForConditionalGeneration.from_pretrained(tmp_path / "chat", dtype=torch.float32)
     weight = made.projection.weight
     assert torch.allclose(weight, state["network.projection.weight"] + 1.0, atol=2e-3)  # kept in half precision
+    bundle_chat([tmp_path / "chat", tmp_path / "other.pt"], tmp_path / "later", shares=[0.25, 0.75], size=size)
+    later = VideoChat2ForConditionalGeneration.from_pretrained(tmp_path / "later", dtype=torch.float32)
+    assert torch.allclose(later.projection.weight, state["network.projection.weight"] + 1.75, atol=2e-3)
     engine = ChatVideoChat(model=str(tmp_path / "chat"), max_tokens=2).engine
     assert engine.grounding == Grounding(max_clips=2, frame_times=True, brief_tools=True)
     assert engine.told_frames == engine.num_frames == FRAMES
     (tmp_path / "chat" / GROUNDING_FILE).write_text('{"max_clips": "two"}')
     with pytest.raises(ModelLoadError, match="max_clips must be int, got 'two'"):
         _ = ChatEngine(tmp_path / "chat", "cpu").grounding
+
+
+def test_shares_that_do_not_add_up_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = str(tmp_path)
+    for shares in (["0.2", "0.7"], ["1"]):
+        monkeypatch.setattr(
+            "sys.argv", ["bundle", "--folder", f"{state}/new", "--chat", state, state, "--shares", *shares]
+        )
+        with pytest.raises(SystemExit):
+            bundle.main()
+        assert "--shares gives every --chat its share" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

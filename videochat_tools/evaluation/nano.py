@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 Sections = dict[str, list[Score]]
 PARTS = ("retrieval", "chat", "reading")
+_CHAT_VIEWS = ("video", OTHER_WORDS, *VIEWS[1:], TEXT_ONLY)
 _GROUPS = {"known pairs": False, "new pairs": True}  # whether training never showed the pairs
 _PER_FIGURE = 3  # scenes drawn for each question of a kind: not every scene allows every kind
 
@@ -95,6 +96,7 @@ def evaluate_chat(
     questions: int = 2000,
     controls: int = 500,
     groups: Sequence[str] = tuple(_GROUPS),
+    views: Sequence[str] = _CHAT_VIEWS,
     device: str = "auto",
 ) -> Sections:
     """Answers by generation, greedy, one clip a question.
@@ -104,6 +106,7 @@ def evaluate_chat(
         questions: Of each kind, spread over three times as many clips.
         controls: The same in other words, where frames are shuffled or black, or where no clip is shown.
         groups: As for :func:`evaluate_retrieval`.
+        views: Which of these; of new pairs there is "video" alone.
         device: As torch names it, or "auto".
     """
     chat = _chat(model, device)
@@ -112,7 +115,7 @@ def evaluate_chat(
         new_pairs = _GROUPS[group]
         scenes = held_out_scenes(_PER_FIGURE * questions, new_pairs=new_pairs)
         asked = draw_questions(scenes, questions)
-        for view in ("video",) if new_pairs else ("video", OTHER_WORDS, *VIEWS[1:], TEXT_ONLY):
+        for view in ("video",) if new_pairs else views:
             began = time.perf_counter()
             if view != "video" and controls < questions:
                 asked = draw_questions(scenes, controls)
@@ -150,14 +153,17 @@ def _tasks(options: argparse.Namespace) -> list[tuple[str, Callable[[], Sections
     """What is to be measured, by part."""
     asked = {"questions": options.questions, "controls": options.controls, "device": options.device or "auto"}
     searched = {"clips": options.clips, "probes": options.probes, "controls": options.controls}
-    parts: dict[str, Callable[..., Sections]] = {
-        "retrieval": partial(evaluate_retrieval, options.retrieval, **searched, device=options.device),
-        "chat": partial(evaluate_chat, options.chat, **asked),
-    }
-    # New pairs take less time; what is short comes last, so that no process is left alone with what is long.
+    retrieval = partial(evaluate_retrieval, options.retrieval, **searched, device=options.device)
+    chat = partial(evaluate_chat, options.chat, **asked)
+    known, new = ([group] for group in _GROUPS)
+    # What is short comes last, so that no process is left alone with what is long.
     return [
         ("reading", partial(evaluate_reading, options.chat, **asked)),
-        *((name, partial(part, groups=[group])) for group in _GROUPS for name, part in parts.items()),
+        ("retrieval", partial(retrieval, groups=known)),
+        ("chat", partial(chat, groups=known, views=_CHAT_VIEWS[:1])),
+        ("chat", partial(chat, groups=new)),
+        ("retrieval", partial(retrieval, groups=new)),
+        *(("chat", partial(chat, groups=known, views=[view])) for view in _CHAT_VIEWS[1:]),
     ]
 
 

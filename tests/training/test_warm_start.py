@@ -75,7 +75,7 @@ def test_the_bundled_model_is_gone_on_with_on_a_bank_without_the_state_of_its_si
     config["text_config"]["rope_parameters"]["rope_theta"] = theta
     (start / "config.json").write_text(json.dumps(config), encoding="utf-8")
     options = LoopOptions(minutes=1e-3, log_steps=1).scaled(0.01)
-    network = train_instruct(tmp_path, None, None, options, rows=4, text_rows=4, bank=32, start=start)
+    network = train_instruct(tmp_path, None, None, options, rows=8, text_rows=2, bank=32, start=start)
     assert read_rope_theta(tmp_path / "chat") == ROPE_THETA
     assert slid == ([] if theta == ROPE_THETA else [0.0, *slid[1:]]) and sorted(slid) == slid  # from its own angles on
     old = read_folder(BUNDLED)

@@ -82,9 +82,7 @@ class Question:
     facts: frozenset[Fact]
     about: Look | None = None  # the object that a later "it" would mean
     seen: tuple[int, int] | None = None  # "when": number of the frame that it begins with, and of that after its end
-    source: Source | None = (
-        None  # what has to be looked at, where that is one object or one event; if denied, the nearest
-    )
+    source: Source | None = None  # what has to be looked at: one object or event; where all is denied, the nearest
 
 
 def ask(rng: Random, scene: Scene, kind: str, unspoken: frozenset[tuple[str, str]] = HELD_OUT) -> Question | None:

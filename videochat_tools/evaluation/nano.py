@@ -114,15 +114,13 @@ def evaluate_chat(
     for group in groups:
         new_pairs = _GROUPS[group]
         scenes = held_out_scenes(_PER_FIGURE * questions, new_pairs=new_pairs)
-        asked = draw_questions(scenes, questions)
         for view in ("video",) if new_pairs else views:
             began = time.perf_counter()
-            if view != "video" and controls < questions:
-                asked = draw_questions(scenes, controls)
-            worded = word_anew(asked) if view == OTHER_WORDS else asked
-            shown = "video" if view == OTHER_WORDS else view
-            replies = ask_about_clips(chat, scenes, worded, shown)
-            sections[f"answers, {group}, {view}"] = score_replies(worded, replies)
+            asked = draw_questions(scenes, questions if view == "video" else min(questions, controls))
+            shown = view
+            if view == OTHER_WORDS:
+                asked, shown = word_anew(asked), "video"
+            sections[f"answers, {group}, {view}"] = score_replies(asked, ask_about_clips(chat, scenes, asked, shown))
             logger.info("answers, %s, %s: %.0f s", group, view, time.perf_counter() - began)
     return sections
 

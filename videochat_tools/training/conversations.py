@@ -40,7 +40,7 @@ _WEIGHTS = {
 }
 _CHOICE_SHARE = 0.25  # of the questions about one clip
 _WHEN_SHARE = 0.3
-_REWORDED = 0.3  # of the questions, as far as they have another wording; half of these are in the past tense
+_REWORDED = 0.4  # of the questions, as far as they have another wording; half of these are in the past tense
 _POOL = tuple(kind for kind, weight in _WEIGHTS.items() for _ in range(int(weight * 2)))
 _COMPARABLE = ("colour", "shape", "direction", "count", "which", "motion", "order", "texture")
 

@@ -41,7 +41,7 @@ SECONDS = 24.0
 CLOSE = 0.9  # seconds that an utterance may begin or end off the voice
 FAMOUS = "ask not what your country can do for you"
 FAMOUS_SPAN = (3.25, 7.6)  # of those words in jfk.flac, seconds: it is quiet before and after
-FAMOUS_REST = "ask what you can do for your country"  # follows, in the same sentence if Whisper hears it so
+FAMOUS_REST = "ask what you can do for your country"  # follows, in the same utterance or not
 FAMOUS_REST_END = 10.5
 
 
@@ -121,7 +121,7 @@ def test_a_famous_sentence_is_heard_at_its_time(
     holding = [item for item in transcript.utterances if FAMOUS in " ".join(words_of(item.text))]
     assert len(holding) == 1
     start, end = FAMOUS_SPAN
-    if FAMOUS_REST in " ".join(words_of(holding[0].text)):  # as with int8; with float32 it is an utterance of its own
+    if FAMOUS_REST in " ".join(words_of(holding[0].text)):  # int8 and float32 differ in this
         end = FAMOUS_REST_END
     assert begin - CLOSE < holding[0].span.start < begin + start + CLOSE
     assert holding[0].span.end == pytest.approx(begin + end, abs=CLOSE)

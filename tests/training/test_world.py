@@ -21,6 +21,7 @@ from videochat_tools.training.world.scene import (
     DIRECTIONS,
     HELD_OUT,
     INTERACTIONS,
+    SHAPES,
     SIZES,
     Event,
     Scene,
@@ -171,6 +172,19 @@ def test_captions_are_true_and_contradictions_are_not() -> None:
                 assert not false.facts <= scene.facts
                 assert false.text != caption(Random(0), scene, full=True).text
     assert min(made.values()) > 20, made
+
+
+def test_a_lookalike_takes_a_circle_for_a_square_or_a_square_for_a_circle() -> None:
+    seen = 0
+    for scene in map(sample_scene, map(Random, range(200))):
+        false = contradict(Random(0), scene, "lookalike")
+        if false is None:
+            continue
+        said, shown = set(false.text.replace(",", "").split()), {thing.shape for thing in scene.things}
+        assert {"circle", "square"} & said and {"circle", "square"} & shown
+        assert (said & set(SHAPES)) ^ shown <= {"circle", "square"}
+        seen += 1
+    assert seen > 50
 
 
 def test_questions_are_about_their_scene() -> None:

@@ -41,6 +41,7 @@ from videochat_tools.training.slots import PlotHeads, SlotHeads, TextHeads, tell
 from videochat_tools.training.texts import BatchTexts, draw_batch_texts
 from videochat_tools.training.tokenizers import build_qformer_tokenizer
 from videochat_tools.training.warm_start import grow, read_folder, read_vocabulary
+from videochat_tools.training.world.language import LOOKALIKES
 from videochat_tools.training.world.looks import with_stray_colours
 from videochat_tools.training.world.scene import Scene, sample_busy_scene, sample_scene
 
@@ -54,6 +55,8 @@ _SLOT_WEIGHT = 0.25  # of the slot losses, sums of about ten cross-entropies
 _LONG = 9  # words; a longer text tells of a whole scene
 _WRONG = 4  # false texts of each clip
 _STRAY = 0.5  # of the pictures and busy clips are in stray colours
+_ALIKE = 0.5  # of the clips with texts show a dotted or striped circle or square, or as many as a few draws give
+_DRAWS = 12
 _STRAYS = 4  # one more clip in stray colours to so many clips with texts
 
 
@@ -130,6 +133,17 @@ def _some_stray(rng: Random, scene: Scene) -> Scene:
     return with_stray_colours(rng, scene) if rng.random() < _STRAY else scene
 
 
+def _some_alike(rng: Random) -> Scene:
+    """A scene, often with what is told apart last: circle and square, with dots or stripes on them."""
+    scene = sample_scene(rng)
+    if rng.random() < _ALIKE:
+        for _ in range(_DRAWS):
+            if any(thing.shape in LOOKALIKES and thing.texture != "plain" for thing in scene.things):
+                break
+            scene = sample_scene(rng)
+    return scene
+
+
 def _probe_losses(
     model: AlignModel, clips: Sequence[Clip], form: ClipFormat, vision: Tensor
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
@@ -204,7 +218,7 @@ def step_losses(
     model: AlignModel, tokenizer: PreTrainedTokenizerBase, form: ClipFormat, rng: Random, batch: int, *, match: bool
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
     """Loss of one freshly drawn batch of clips, and of a few in stray colours, of which no text tells."""
-    clips = [draw_clip(rng, form) for _ in range(batch)]
+    clips = [draw_clip(rng, form, scene=_some_alike(rng)) for _ in range(batch)]
     scenes = [clip.scene for clip in clips]
     texts = draw_batch_texts(rng, tokenizer, scenes, _WRONG)
     strays = [draw_clip(rng, form, scene=with_stray_colours(rng, sample_scene(rng))) for _ in range(batch // _STRAYS)]

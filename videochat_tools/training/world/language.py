@@ -29,6 +29,7 @@ from videochat_tools.training.world.scene import (
 
 __all__ = [
     "ASPECTS",
+    "LOOKALIKES",
     "NUMBERS",
     "VERBS",
     "Text",
@@ -197,7 +198,22 @@ def _subject_look(part: Text) -> Look:
     return (look[0], look[1], None, None)
 
 
-ASPECTS = ("action", "direction", "order", "shape", "colour", "size", "texture", "swap", "roles", "count")
+# Of what a text may be false in, with how often it is drawn.
+_ASPECTS = {
+    "action": 2.0,
+    "direction": 2.0,
+    "order": 5.0,
+    "shape": 4.0,
+    "lookalike": 3.0,
+    "colour": 4.0,
+    "size": 4.0,
+    "texture": 4.0,
+    "swap": 4.0,
+    "roles": 2.0,
+    "count": 2.5,
+}
+ASPECTS = tuple(_ASPECTS)
+LOOKALIKES = {"circle": "square", "square": "circle"}  # of all pairs of shapes the one that is told apart last
 MOST_THINGS = 3  # that a scene shows
 
 
@@ -221,7 +237,7 @@ def contradict(
         unspoken: Pairs of colour and shape that are not claimed. A pair that clips never show would otherwise be
             learned as a sign that a text is false.
     """
-    aspect = aspect or rng.choices(ASPECTS, (2, 2, 5, 4, 4, 4, 4, 4, 2, 2.5))[0]
+    aspect = aspect or rng.choices(ASPECTS, tuple(_ASPECTS.values()))[0]
     seed = rng.getrandbits(64)  # of the words, so that the truth can be told in the same ones
     if aspect == "count":
         others = [count for count in range(1, MOST_THINGS + 1) if count != len(scene.things)]
@@ -251,6 +267,12 @@ def _changed(rng: Random, scene: Scene, aspect: str) -> Scene | None:
         values = {"colour": tuple(COLOURS), "shape": SHAPES, "size": tuple(SIZES), "texture": TEXTURES}[aspect]
         value = rng.choice([value for value in values if value != getattr(things[index], aspect)])
         things[index] = replace(things[index], **{aspect: value})  # type: ignore[arg-type]
+    elif aspect == "lookalike":
+        alike = [index for index, thing in enumerate(things) if thing.shape in LOOKALIKES]
+        if not alike:
+            return None
+        index = rng.choice(alike)
+        things[index] = replace(things[index], shape=LOOKALIKES[things[index].shape])
     elif aspect == "swap":  # two objects exchange colour or shape: only binding tells them apart
         if len(things) < 2:
             return None

@@ -36,7 +36,7 @@ _WEIGHTS = {
     "order": 8.0,
     "yesno": 6.0,
     "absent": 4.0,
-    "mistaken": 8.0,
+    "mistaken": 11.0,
 }
 _CHOICE_SHARE = 0.25  # of the questions about one clip
 _WHEN_SHARE = 0.3

@@ -37,7 +37,7 @@ from videochat_tools.training.world.long_video import TimedQuestion, VideoPlan, 
 __all__ = ["Looked", "fit", "look", "main", "measure", "measure_looks", "probabilities"]
 
 FALSE_ALARMS = 0.06  # wanted share of present questions of which the search is not sure; the promise is 0.07
-NEVER_SHOWN = 0.03  # wanted share of present questions about which a chat model is shown nothing; it refuses some too
+NEVER_SHOWN = 0.01  # wanted share of present questions about which a chat model is shown nothing; it refuses some too
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.0)  # of the similarity in the final probability
 _FIRST_VIDEO = FIRST_SEED + 5 * SPACING
 

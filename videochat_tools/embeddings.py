@@ -71,9 +71,14 @@ class Calibration:
         return unknown if 2 * len(unknown) >= max(len(words), 1) else []
 
     def in_known_words(self, text: str) -> str:
-        """A description with "an object" for "a person", as "who?" is searched, where objects alone were learned."""
-        knows_objects_only = "object" in self.known_words and "person" not in self.known_words
-        return re.sub(r"\ba person\b", "an object", text) if knows_objects_only else text
+        """A description in the words of an encoder that learned of objects alone, which does not know all wordings.
+
+        It gets "an object" for "a person", as "who?" is searched, and "bumps into" for "bumps".
+        """
+        if "object" not in self.known_words or "person" in self.known_words:
+            return text
+        text = re.sub(r"\ba person\b", "an object", text)
+        return re.sub(r"\b(bumps?)(?= (?:the|an?|it)\b)", r"\1 into", text)
 
     def accepts(self, visual: float | None, speech: float | None) -> bool:
         """Whether either channel is sure enough that a stretch counts as found; ``None`` where it found nothing."""

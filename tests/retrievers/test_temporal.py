@@ -173,5 +173,6 @@ def test_settings_out_of_range_are_errors(wrong: dict[str, Any]) -> None:
 
 def test_who_is_an_object_to_an_encoder_that_never_saw_people() -> None:
     learned = Calibration(known_words=frozenset({"object", "square", "bumps"}))
-    assert learned.in_known_words("a person bumps the square") == "an object bumps the square"
+    assert learned.in_known_words("a person bumps the square") == "an object bumps into the square"
+    assert learned.in_known_words("the star bumps into the ring") == "the star bumps into the ring"
     assert Calibration().in_known_words("a person bumps the square") == "a person bumps the square"

@@ -55,9 +55,9 @@ _SLOT_WEIGHT = 0.25  # of the slot losses, sums of about ten cross-entropies
 _LONG = 9  # words; a longer text tells of a whole scene
 _WRONG = 4  # false texts of each clip
 _STRAY = 0.5  # of the pictures and busy clips are in stray colours
-_ALIKE = 0.5  # of the clips with texts show a dotted or striped circle or square, or as many as a few draws give
-_DRAWS = 12
 _STRAYS = 4  # one more clip in stray colours to so many clips with texts
+_ALIKE = 0.5  # of the clips with texts are to show a dotted or striped circle or square
+_DRAWS = 12  # of another scene, until it has one
 
 
 @dataclass(frozen=True, slots=True)

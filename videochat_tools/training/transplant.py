@@ -107,6 +107,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where the new chat model goes")
     parser.add_argument("--clips", type=int, default=1024, help="that both watch")
     arguments = parser.parse_args()
+    if arguments.folder.resolve() == arguments.chat.resolve():
+        parser.error(f"--folder is the folder of --chat, {arguments.chat}, which stays as it is: name another one")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     moved, left = transplant(arguments.chat, arguments.retrieval, arguments.folder, clips=arguments.clips)
     log.info("the rows moved by %.3f of their variance; carried over, %.3f is left", moved, left)

@@ -3,7 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from videochat_tools.evaluation.calibrate import Looked, fit, look, measure, measure_looks, probabilities
+from videochat_tools.evaluation.calibrate import (
+    FALSE_ALARMS,
+    NEVER_SHOWN,
+    Looked,
+    fit,
+    look,
+    measure,
+    measure_looks,
+    probabilities,
+)
 from videochat_tools.testing import FakeVideoEncoder
 from videochat_tools.training.world.long_video import plan_video
 
@@ -45,7 +54,8 @@ def test_a_chat_model_is_shown_more_than_the_search_is_sure_of() -> None:
     alarms, recognised, _ = measure(drawn_again, values)
     unseen_present, unseen_absent = measure_looks(drawn_again, values)
     assert values.look_threshold is not None and values.look_threshold < values.match_threshold
-    assert 0.02 < unseen_present.low < unseen_present.high < 0.045 < alarms.low
+    assert NEVER_SHOWN / 2 < unseen_present.low < unseen_present.high < 2 * NEVER_SHOWN < alarms.low
+    assert FALSE_ALARMS / 2 < alarms.low < alarms.high < 2 * FALSE_ALARMS
     assert unseen_absent.value < recognised.value
 
 

@@ -2,7 +2,8 @@
 # Make the nano from nothing: 138 minutes of training on two cores, then its evaluation. Every stage takes up its run
 # where it was stopped.
 #   sh examples/train_nano.sh [FOLDER] [SCALE] [SIZE] [SEED]
-# SCALE multiplies all times: 0.01 makes a rehearsal. SIZE is half, nano or double, see training/recipe.py.
+# SCALE multiplies all times: 0.01 makes a rehearsal, in which less is measured, too (all of it from 0.1 on).
+# SIZE is half, nano or double, see training/recipe.py.
 # On a GPU: DEVICE=cuda, and a SCALE of 0.16 for 25 minutes; that was not tried yet.
 # The stages of sight and of language need nothing of each other, so they run side by side; the last has both cores.
 set -eu
@@ -13,6 +14,8 @@ seed=${4:-0}
 python=${PYTHON:-python}
 set -- --size "$size" --seed "$seed" --device "${DEVICE:-cpu}"
 clips=$("$python" -c "print(max(int(12000 * min($scale, 1)), 64))")  # that each process of the last stage watches, once
+asked=$("$python" -c "print(min(int(20000 * $scale) + 1, 2000))")  # questions of a kind, in the evaluation
+films=$("$python" -c "print(min(int(100 * $scale) + 2, 12))")  # that are calibrated on
 processes=$([ "${DEVICE:-cpu}" = cpu ] && echo 2 || echo 1)
 minutes() { "$python" -c "print($1 * $scale)"; }
 
@@ -26,5 +29,6 @@ wait "$sight"
     --minutes "$(minutes 66)" --rate 0.4 --hold 0.25 --bank "$clips" --rows 8 --text-rows 8 "$@"
 "$python" -m videochat_tools.training.bundle --align "$folder/align/state.pt" --chat "$folder/chat/state.pt" \
     --max-clips 1 --folder "$folder/nano" --size "$size"
-"$python" -m videochat_tools.evaluation.calibrate --retrieval "$folder/nano/retrieval"
-"$python" -m videochat_tools.evaluation.nano --retrieval "$folder/nano/retrieval" --chat "$folder/nano/chat"
+"$python" -m videochat_tools.evaluation.calibrate --retrieval "$folder/nano/retrieval" --videos "$films"
+"$python" -m videochat_tools.evaluation.nano --retrieval "$folder/nano/retrieval" --chat "$folder/nano/chat" \
+    --clips "$asked" --probes "$asked" --questions "$asked"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from videochat_tools.embeddings import NANO_ENCODER
+from videochat_tools.chat_model import ChatVideoChat
+from videochat_tools.embeddings import NANO_ENCODER, load_encoder
+from videochat_tools.evaluation.gates import GATES
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 pytestmark = pytest.mark.skipif(
@@ -65,3 +69,23 @@ def test_it_runs_and_says_what_is_true(
 def test_every_example_is_run() -> None:
     programs = {path.stem for path in EXAMPLES.glob("*.py") if "__main__" in path.read_text(encoding="utf-8")}
     assert programs == {"ask", "agent", "chatbot", "rag", "retriever_chain"}
+
+
+def test_the_nano_is_made_from_nothing_in_a_moment(tmp_path: Path) -> None:
+    folder = tmp_path / "a run"
+    made = subprocess.run(
+        ["sh", str(EXAMPLES / "train_nano.sh"), str(folder), "0.0005", "half", "7"],
+        env={**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    assert made.returncode == 0, made.stderr[-3000:]
+    gates = made.stdout.partition("## Gates")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1].strip() for line in gates.strip().splitlines()[2:]]
+    assert rows == [gate.name for gate in GATES if not gate.name.startswith("recall@1")]  # too few clips for a pool
+    assert load_encoder(folder / "nano" / "retrieval").calibration.look_threshold is not None
+    # It has learned nothing, but it is a chat model.
+    reply = ChatVideoChat(model=str(folder / "nano" / "chat"), max_tokens=4).invoke("what is said?")
+    assert reply.response_metadata["finish_reason"] in {"stop", "length"}

@@ -52,7 +52,7 @@ def evaluate_retrieval(
     *,
     clips: int = 2000,
     probes: int = 2000,
-    controls: int = 500,
+    controls: int = 300,
     groups: Sequence[str] = tuple(_GROUPS),
     device: str | None = None,
 ) -> Sections:
@@ -94,7 +94,7 @@ def evaluate_chat(
     model: str | Path | None = None,
     *,
     questions: int = 2000,
-    controls: int = 500,
+    controls: int = 300,
     groups: Sequence[str] = tuple(_GROUPS),
     views: Sequence[str] = _CHAT_VIEWS,
     device: str = "auto",
@@ -104,7 +104,8 @@ def evaluate_chat(
     Args:
         model: Folder of the chat model; ``None`` is the bundled one.
         questions: Of each kind, spread over three times as many clips.
-        controls: The same in other words, where frames are shuffled or black, or where no clip is shown.
+        controls: The same in other words, where frames are shuffled or black, or where no clip is shown, spread over
+            three times so many of the clips.
         groups: As for :func:`evaluate_retrieval`.
         views: Which of these; of new pairs there is "video" alone.
         device: As torch names it, or "auto".
@@ -116,8 +117,8 @@ def evaluate_chat(
         scenes = held_out_scenes(_PER_FIGURE * questions, new_pairs=new_pairs)
         for view in ("video",) if new_pairs else views:
             began = time.perf_counter()
-            asked = draw_questions(scenes, questions if view == "video" else min(questions, controls))
-            shown = view
+            count, shown = questions if view == "video" else min(questions, controls), view
+            asked = draw_questions(scenes[: _PER_FIGURE * count], count)
             if view == OTHER_WORDS:
                 asked, shown = word_anew(asked), "video"
             sections[f"answers, {group}, {view}"] = score_replies(asked, ask_about_clips(chat, scenes, asked, shown))
@@ -126,7 +127,7 @@ def evaluate_chat(
 
 
 def evaluate_reading(
-    model: str | Path | None = None, *, questions: int = 2000, controls: int = 500, device: str = "auto"
+    model: str | Path | None = None, *, questions: int = 2000, controls: int = 300, device: str = "auto"
 ) -> Sections:
     """Transcripts and dialogues; arguments as for :func:`evaluate_chat`."""
     chat = _chat(model, device)
@@ -197,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--clips", type=int, default=2000, help="held-out clips that are searched (default: 2000)")
     parser.add_argument("--probes", type=int, default=2000, help="clips for one attribute, at most (default: 2000)")
     parser.add_argument("--questions", type=int, default=2000, help="questions of each kind (default: 2000)")
-    parser.add_argument("--controls", type=int, default=500, help="the same under the controls (default: 500)")
+    parser.add_argument("--controls", type=int, default=300, help="the same under the controls (default: 300)")
     parser.add_argument("--retrieval", type=Path, help="folder of a video encoder (default: the bundled nano)")
     parser.add_argument("--chat", type=Path, help="folder of a chat model (default: the bundled nano)")
     parser.add_argument("--only", choices=PARTS, help="measure one part")

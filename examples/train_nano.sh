@@ -22,11 +22,11 @@ minutes() { "$python" -c "print($1 * $scale)"; }
 "$python" -m videochat_tools.training.align --folder "$folder/align" --minutes "$(minutes 72)" --rate 0.4 "$@" &
 sight=$!
 "$python" -m videochat_tools.training.instruct language --folder "$folder/language" --minutes "$(minutes 72)" \
-    --rate 0.4 --hold 0.6 "$@"
+    --rate 0.2 --hold 0.6 "$@"
 wait "$sight"
 "$python" -m torch.distributed.run --standalone --nproc_per_node "$processes" -m videochat_tools.training.instruct \
     instruct --folder "$folder/chat" --align "$folder/align/state.pt" --language "$folder/language/state.pt" \
-    --minutes "$(minutes 66)" --rate 0.4 --hold 0.25 --bank "$clips" --rows 8 --text-rows 8 "$@"
+    --minutes "$(minutes 66)" --rate 0.15 --hold 0.3 --bank "$clips" --rows 8 --text-rows 8 "$@"
 "$python" -m videochat_tools.training.bundle --align "$folder/align/state.pt" --chat "$folder/chat/state.pt" \
     --max-clips 1 --folder "$folder/nano" --size "$size"
 "$python" -m videochat_tools.evaluation.calibrate --retrieval "$folder/nano/retrieval" --videos "$films"

@@ -20,6 +20,7 @@ from videochat_tools.training.clips import Clip, ClipFormat, draw_clip, to_pixel
 from videochat_tools.training.loop import half_precision
 from videochat_tools.training.retelling import Retelling
 from videochat_tools.training.slots import Held, SlotHeads
+from videochat_tools.training.telling import Telling, set_projection
 from videochat_tools.training.world.looks import with_other_looks
 from videochat_tools.training.world.scene import Scene
 
@@ -31,6 +32,7 @@ _CHOICE = ChoicePrompt()  # what the Q-Former reads where MVBench asks
 _BLUR = 0.15  # noise on the clips, in their standard deviations, so that they are not learned by heart
 _RETOLD = 0.4  # share of the clips that are told with other looks
 _EVENTFUL = 0.45  # share of the draws from clips with two events: with one, it need not be found
+_FITTED = 4_096  # clips that a projection is fitted to
 _FIT_STEPS, _FIT_CLIPS, _FIT_RATE = 600, 64, 0.02  # of slot heads
 
 
@@ -133,6 +135,13 @@ class TokenBank:
         self._held = slots.find(self.tokens[0].float(), self.scenes)
         self._directions = tuple(slots.directions())
         self._retelling = Retelling(self.tokens[0], self.scenes, self._held)
+
+    def tell(self, model: VideoChat2ForConditionalGeneration, telling: Telling) -> None:
+        """Set the projection so that a language model that went to school with told rows reads these clips."""
+        tokens, scenes, held = self.tokens[0][:_FITTED], self.scenes[:_FITTED], self._held[:_FITTED]
+        told = telling(model.get_input_embeddings().weight, scenes, held)
+        explained = set_projection(model.projection, tokens, told, held)
+        log.info("a projection of what was seen explains %.2f of what would be told", explained)
 
     def draw(self, rng: Random, count: int, *, choice: bool) -> ClipRows:
         """Clips of the bank, their tokens a little blurred.

@@ -1,9 +1,9 @@
 """Stages 2 and 3, and the schooling before them: the language model learns to answer about clips.
 
 The released models start from a language model that can read and quote. The nano has none, so its first stage
-("language") practises on text alone, with words in the place of clips: copying, binding, quoting, citing. Then
-("instruct") the clips take the place of the words. Connecting (stage 2) and instructing (stage 3) are one run here:
-captions are one kind of question among the others.
+("language") practises on text alone, with rows told in words in the place of clips: copying, binding, quoting, citing,
+answering. Then ("instruct") the clips take the place of the words. Connecting (stage 2) and instructing (stage 3) are
+one run here: captions are one kind of question among the others.
 """
 
 from __future__ import annotations
@@ -32,12 +32,22 @@ from videochat_tools.training.batches import (
 )
 from videochat_tools.training.clips import draw_clip
 from videochat_tools.training.conversations import Conversation, converse
-from videochat_tools.training.copying import start_with_copying
+from videochat_tools.training.copying import SLOWER, start_with_copying
 from videochat_tools.training.drills import binding_drill, copy_drill, option_drill, tool_drill, transcript_drill
 from videochat_tools.training.lines import LineHeads
 from videochat_tools.training.loop import Loop, LoopOptions, existing_path, half_precision, join_processes, read_state
-from videochat_tools.training.recipe import NANO, ROPE_THETA, SIZES, SLOT_QUERIES, Size, chat_config, clip_format
+from videochat_tools.training.recipe import (
+    NANO,
+    ROPE_THETA,
+    SCENE_QUERIES,
+    SIZES,
+    SLOT_QUERIES,
+    Size,
+    chat_config,
+    clip_format,
+)
 from videochat_tools.training.slots import SlotHeads
+from videochat_tools.training.telling import Telling, hold
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
 from videochat_tools.training.warm_start import grow, read_folder, read_rope_theta, read_vocabulary
 from videochat_tools.training.world.scene import Scene, sample_scene
@@ -52,11 +62,12 @@ _CHOICE_SHARE = 0.1  # how often the Q-Former reads what MVBench tells it
 _HEADS_ALONE = 0.04  # share of the time before new heads (:mod:`~videochat_tools.training.lines`) teach the model
 _FIRST_ALONE = 0.15  # the same for a model that still has to learn to copy, which early teaching washes out
 _SLIDING = 0.25  # share of the time in which weights of another recipe slide to the angles of this one
+_TOLD_SHARE = 0.35  # of the rows of a step of the language stage that are about scenes told in words
 _EXTRA_CLIPS = (0.94, 0.05, 0.01)  # how often a conversation is about one, two or three clips
 
 
 # What is practised on text alone: from nothing, what the rest is built on; beside clips, what these do not teach.
-_FIRST_DRILLS = {"copy": 0.12, "binding": 0.12, "options": 0.08, "call": 0.13, "transcript": 0.25, "scene": 0.3}
+_FIRST_DRILLS = {"copy": 0.15, "binding": 0.15, "options": 0.12, "call": 0.16, "transcript": 0.32, "scene": 0.1}
 _DRILLS = {"copy": 0.05, "binding": 0.04, "options": 0.06, "call": 0.42, "transcript": 0.33, "scene": 0.1}
 
 
@@ -84,6 +95,13 @@ def _told_scene(rng: Random) -> Scene:
     """A scene for words alone; of those that one after another could be asked about, more than there are."""
     scene = sample_scene(rng, held_out=None)
     return scene if len(scene.events) > 1 or rng.random() < 0.6 else sample_scene(rng, held_out=None)
+
+
+def tell_scenes(rng: Random, telling: Telling, table: Tensor, count: int) -> ClipRows:
+    """Scenes of any pairs of colour and shape as rows told in words, from a table of embeddings [V, H]."""
+    scenes = [_told_scene(rng) for _ in range(count)]
+    held = hold(rng, scenes, telling.queries)
+    return ClipRows(telling.unsure(rng, telling(table, scenes, held)), scenes, held, [True] * count)
 
 
 def train_language(
@@ -119,8 +137,9 @@ def train_language(
         grow(network, old, [(read_vocabulary(start), tokenizer)], layers=places)
         angles = _angles(model, start)
     lines = LineHeads(model.config.hidden_size, tokenizer, model.config.num_hidden_layers)
+    telling = Telling(tokenizer, model.config.hidden_size, SLOT_QUERIES, SCENE_QUERIES)
     trained = nn.ModuleDict({"language_model": model, "lines": lines})
-    loop = Loop(trained, folder, options)
+    loop = Loop(trained, folder, options, SLOWER if start is None else None)
     trained.train()
     for step in loop:
         rng = Random(f"language {seed} {process} {step}")
@@ -128,7 +147,10 @@ def train_language(
         if angles is not None:
             angles.slide(loop.progress / _SLIDING)
         shares = _FIRST_DRILLS if start is None else _DRILLS
-        loss, right = language_loss(model, tokenizer, language_conversations(rng, batch, shares), lines)
+        told = tell_scenes(rng, telling, model.get_input_embeddings().weight, round(_TOLD_SHARE * batch))
+        conversations = language_conversations(rng, batch - len(told.scenes), shares)
+        conversations += instruct_conversations(rng, told, len(told.scenes))
+        loss, right = language_loss(model, tokenizer, conversations, lines, told)
         loop.update(loss, right)
 
 
@@ -143,13 +165,18 @@ def language_loss(
     tokenizer: PreTrainedTokenizerBase,
     conversations: list[Conversation],
     lines: LineHeads | None = None,
+    told: ClipRows | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Loss of conversations without clips."""
+    """Loss of conversations without clips, or with rows that were ``told`` in their place."""
     total = LossSum()
-    for group in by_length(conversations, 4):
-        rows = encode_conversations(tokenizer, group, 0)
-        with half_precision():
+    rows_per_clip, held = (told.tokens.shape[1], told.held) if told is not None else (0, ())
+    with half_precision():  # around all groups: weights are turned to it once
+        for group in by_length(tokenizer, conversations, rows_per_clip):
+            rows = encode_conversations(tokenizer, group, rows_per_clip, held)
             embeds = language_model.get_input_embeddings()(rows.input_ids)
+            if told is not None and rows.clips:
+                shown = told.tokens[list(rows.clips)].to(embeds.dtype)
+                embeds = embeds.masked_scatter(rows.visual_mask[..., None], shown)
             total.add(*answer_loss(language_model, embeds, rows, lines))
     return total.mean(), total.right()
 
@@ -236,7 +263,7 @@ def instruct_loss(
     total = LossSum()
     values: dict[str, float | Tensor] = {}
     with half_precision():
-        for group in by_length(conversations, 4):
+        for group in by_length(words, conversations, model.config.num_visual_tokens):
             batch = encode_conversations(words, group, model.config.num_visual_tokens, held)
             embeds = model.embed_prompt(batch.input_ids, batch.visual_mask, tokens[list(batch.clips)])
             total.add(*answer_loss(model.language_model, embeds, batch, trained.lines))
@@ -328,7 +355,10 @@ def train_instruct(
         if seen is None and begun is None:
             watched.fit(trained.slots)
         watched.ask(trained.slots)
-    loop = Loop(trained, folder, options)
+        if schooled is not None and "network.projection.weight" not in schooled:
+            width = model.config.text_config.hidden_size
+            watched.tell(model, Telling(words, width, SLOT_QUERIES, SCENE_QUERIES))
+    loop = Loop(trained, folder, options, None if schooled is None else SLOWER)
     trained.train()
     for step in loop:
         trained.lines.teaches = heads_known or loop.progress > _HEADS_ALONE
@@ -362,6 +392,7 @@ def main() -> None:
         "--begin", type=existing_path, help="folder of a chat model to begin with; instruct: or state.pt of another run"
     )
     parser.add_argument("--bank", type=int, default=0, help="clips that a frozen tower and Q-Former watch")
+    parser.add_argument("--batch", type=int, default=16, help="language: rows in a step")
     parser.add_argument("--rows", type=int, default=24, help="instruct: clips and conversations about them in a step")
     parser.add_argument("--text-rows", type=int, default=8, help="instruct: rows of text alone in a step")
     parser.add_argument("--hold", type=float, default=0.45, help="share of the time at the full rate")
@@ -382,6 +413,7 @@ def main() -> None:
         train_language(
             arguments.folder,
             options,
+            batch=arguments.batch,
             seed=arguments.seed,
             process=process,
             start=arguments.begin,

@@ -70,8 +70,8 @@ class LineHeads(nn.Module):
         self.layers |= dict.fromkeys((_WANTED, _FRAME_WANTED, *_OF_ANSWERS), layers - 1)
         self.layers[_OWN] = max(layers - 2, 1)
         heads = {name: nn.Linear(width, width, bias=False) for name in self.layers}
-        for head in heads.values():
-            nn.init.eye_(head.weight)
+        for name, head in heads.items():  # those that ask for another word than the one they look at start with no idea
+            (nn.init.eye_ if name == _OWN else nn.init.zeros_)(head.weight)
         self.heads = nn.ModuleDict(heads)
 
     def forward(
@@ -90,6 +90,7 @@ class LineHeads(nn.Module):
             batch: The rows.
         """
         losses, right = [states[0].sum() * 0.0], {}
+        norm = language_model.model.norm
         readings = [read_lines(ids, self.signs) for ids in batch.input_ids.tolist()]
         copied = self.copied(batch, readings)
         words = [one for one in copied if not one[1].led]
@@ -98,6 +99,8 @@ class LineHeads(nn.Module):
                 continue
             rows, places, wanted = zip(*asked[:: -(-len(asked) // _ASKED)], strict=True)
             seen = states[self.layers[name]][list(rows), list(places)]
+            # As long as what the output layer reads: else the states would have to grow before a head could tell.
+            seen = F.rms_norm(seen, seen.shape[-1:], norm.weight.detach(), norm.variance_epsilon)
             table = language_model.lm_head.weight
             if not self.teaches:
                 seen, table = seen.detach(), table.detach()

@@ -8,7 +8,7 @@ import os
 import time
 from argparse import ArgumentTypeError
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,17 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     return matrices, others
 
 
+def _by_factor(
+    model: nn.Module, parameters: Sequence[nn.Parameter], slower: Mapping[str, float]
+) -> dict[float, list[nn.Parameter]]:
+    """The parameters by the factor on their rate: 1, or the first of ``slower`` whose key their name contains."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found: dict[float, list[nn.Parameter]] = defaultdict(list)
+    for parameter in parameters:
+        found[next((factor for part, factor in slower.items() if part in names[id(parameter)]), 1.0)].append(parameter)
+    return found
+
+
 def half_precision() -> torch.autocast:
     """Products in bfloat16, on the device where new tensors are made (``torch.set_default_device``)."""
     return torch.autocast(torch.get_default_device().type, torch.bfloat16)
@@ -85,13 +96,22 @@ class Loop:
     left out of some steps.
     """
 
-    def __init__(self, model: nn.Module, folder: Path, options: LoopOptions) -> None:
-        """Take up a run where it was left, if ``folder`` holds its checkpoint."""
+    def __init__(
+        self, model: nn.Module, folder: Path, options: LoopOptions, slower: Mapping[str, float] | None = None
+    ) -> None:
+        """Take up a run where it was left, if ``folder`` holds its checkpoint.
+
+        ``slower``: factors on the rate of AdamW, for the weights whose names contain a part.
+        """
         self.model, self.folder, self.options = model, folder, options
         folder.mkdir(parents=True, exist_ok=True)
         matrices, others = split_parameters(model)
+        groups = [
+            {"params": members, "lr": factor * options.other_rate}
+            for factor, members in _by_factor(model, others, slower or {}).items()
+        ]
         self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(others, lr=options.other_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+            torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
         ]
         if matrices:
             self.optimizers.append(Muon(matrices, lr=options.matrix_rate))

@@ -43,13 +43,14 @@ _FINAL_NORM = 6.0  # copied tokens should win by some logits from the start
 
 def _orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     """Rows at right angles, [rows, columns]."""
-    return torch.linalg.qr(torch.randn(columns, rows, generator=generator))[0].T
+    drawn = torch.randn(columns, rows, generator=generator, device="cpu")
+    return torch.linalg.qr(drawn)[0].T.to(torch.get_default_device())
 
 
 @torch.no_grad()
 def start_with_copying(language_model: PreTrainedModel, seed: int = 0) -> None:
     """Set embeddings and the first two layers of a LLaMA with tied embeddings."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     config, layers = language_model.config, language_model.model.layers
     width = config.hidden_size // config.num_attention_heads
     back = min(_MOST_BACK, config.num_attention_heads - 2)

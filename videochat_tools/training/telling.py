@@ -49,9 +49,10 @@ class Telling(nn.Module):
     def __init__(self, tokenizer: PreTrainedTokenizerBase, width: int, queries: int, free: int) -> None:
         super().__init__()
         self.queries, self.free = queries, free
-        generator = torch.Generator().manual_seed(0)
-        signs = torch.randint(0, 2, (len(_ROLES), width), generator=generator, device="cpu") * 2.0 - 1.0
-        self.register_buffer("signs", torch.cat([torch.ones(1, width), signs]), persistent=False)
+        chance = torch.Generator("cpu").manual_seed(0)
+        signs = torch.randint(0, 2, (1 + len(_ROLES), width), generator=chance, device="cpu") * 2.0 - 1.0
+        signs[0] = 1.0
+        self.register_buffer("signs", signs.to(torch.get_default_device()), persistent=False)
         self._words: dict[tuple[str, str], tuple[int, list[int]]] = {}
         for name, values in {**OBJECT_VALUES, **EVENT_VALUES}.items():
             role = name.split("_")[0]

@@ -137,9 +137,12 @@ class TokenBank:
         self._retelling = Retelling(self.tokens[0], self.scenes, self._held)
 
     def tell(self, model: VideoChat2ForConditionalGeneration, telling: Telling) -> None:
-        """Set the projection so that a language model that went to school with told rows reads these clips."""
+        """Set the projection so that a language model that went to school with told rows reads these clips.
+
+        :meth:`ask` comes first: it says which row holds what.
+        """
         tokens, scenes, held = self.tokens[0][:_FITTED], self.scenes[:_FITTED], self._held[:_FITTED]
-        told = telling(model.get_input_embeddings().weight, scenes, held)
+        told = telling(model.get_input_embeddings().get_parameter("weight"), scenes, held)
         explained = set_projection(model.projection, tokens, told, held)
         log.info("a projection of what was seen explains %.2f of what would be told", explained)
 

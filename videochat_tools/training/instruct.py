@@ -47,7 +47,7 @@ from videochat_tools.training.recipe import (
     clip_format,
 )
 from videochat_tools.training.slots import SlotHeads
-from videochat_tools.training.telling import Telling, hold
+from videochat_tools.training.telling import Telling, blurred, hold
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
 from videochat_tools.training.warm_start import grow, read_folder, read_rope_theta, read_vocabulary
 from videochat_tools.training.world.scene import Scene, sample_scene
@@ -101,7 +101,7 @@ def tell_scenes(rng: Random, telling: Telling, table: Tensor, count: int) -> Cli
     """Scenes of any pairs of colour and shape as rows told in words, from a table of embeddings [V, H]."""
     scenes = [_told_scene(rng) for _ in range(count)]
     held = hold(rng, scenes, telling.queries)
-    return ClipRows(telling.unsure(rng, telling(table, scenes, held)), scenes, held, [True] * count)
+    return ClipRows(blurred(rng, telling(table, scenes, held), held), scenes, held, [True] * count)
 
 
 def train_language(
@@ -301,7 +301,7 @@ def train_instruct(
         folder: Where checkpoints and the result go.
         align: Checkpoint of :mod:`~videochat_tools.training.align`; may be None where ``start`` is a state, or a folder
             and there is a ``bank``.
-        language: Checkpoint of :func:`train_language`.
+        language: Checkpoint of :func:`train_language`; with a ``bank``, the projection is set to what was told there.
         options: Time and rates.
         rows: Clips a step, and conversations about them.
         text_rows: Conversations of text alone a step.
@@ -326,6 +326,8 @@ def train_instruct(
     seen = None if align is None else read_state(align)
     schooled = None if language is None else read_state(language)
     begun = None if start is None or trained_model is not None else read_state(start)
+    # Whoever was gone on with has a projection of its own.
+    from_school = schooled is not None and start is None and "network.projection.weight" not in schooled
     model = start_chat_model(seen, schooled, size)
     words, pieces = build_llm_tokenizer(), build_qformer_tokenizer()
     trained = InstructModel(model, words)
@@ -355,10 +357,10 @@ def train_instruct(
         if seen is None and begun is None:
             watched.fit(trained.slots)
         watched.ask(trained.slots)
-        if schooled is not None and "network.projection.weight" not in schooled:
+        if from_school:
             width = model.config.text_config.hidden_size
             watched.tell(model, Telling(words, width, SLOT_QUERIES, SCENE_QUERIES))
-    loop = Loop(trained, folder, options, None if schooled is None else SLOWER)
+    loop = Loop(trained, folder, options, SLOWER if from_school else None)
     trained.train()
     for step in loop:
         trained.lines.teaches = heads_known or loop.progress > _HEADS_ALONE
@@ -392,7 +394,6 @@ def main() -> None:
         "--begin", type=existing_path, help="folder of a chat model to begin with; instruct: or state.pt of another run"
     )
     parser.add_argument("--bank", type=int, default=0, help="clips that a frozen tower and Q-Former watch")
-    parser.add_argument("--batch", type=int, default=16, help="language: rows in a step")
     parser.add_argument("--rows", type=int, default=24, help="instruct: clips and conversations about them in a step")
     parser.add_argument("--text-rows", type=int, default=8, help="instruct: rows of text alone in a step")
     parser.add_argument("--hold", type=float, default=0.45, help="share of the time at the full rate")
@@ -413,7 +414,6 @@ def main() -> None:
         train_language(
             arguments.folder,
             options,
-            batch=arguments.batch,
             seed=arguments.seed,
             process=process,
             start=arguments.begin,

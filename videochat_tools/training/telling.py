@@ -9,7 +9,6 @@ been told.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from random import Random
 
@@ -21,9 +20,7 @@ from videochat_tools.training.slots import EVENT_VALUES, OBJECT_VALUES, Held, te
 from videochat_tools.training.world.language import VERBS
 from videochat_tools.training.world.scene import Scene
 
-__all__ = ["Telling", "hold", "set_projection"]
-
-log = logging.getLogger(__name__)
+__all__ = ["Telling", "blurred", "hold", "set_projection"]
 
 # Who does it is told as in the row of the object; what else an event has, with other signs, so that a word is not taken
 # for the same word of the doer.
@@ -34,7 +31,7 @@ _EMPTY_WEIGHT = 0.02  # of rows that hold nothing: with 0 they come out as long 
 _UNSURE = 0.5  # noise on told rows, at most, in the standard deviations of the channels of those that hold something
 
 
-class Telling(nn.Module):
+class Telling:
     """The words of every row, and the signs that tell roles apart.
 
     Args:
@@ -44,25 +41,23 @@ class Telling(nn.Module):
         free: Further rows, in which nothing is told.
     """
 
-    signs: Tensor
-
     def __init__(self, tokenizer: PreTrainedTokenizerBase, width: int, queries: int, free: int) -> None:
-        super().__init__()
         self.queries, self.free = queries, free
         chance = torch.Generator("cpu").manual_seed(0)
         signs = torch.randint(0, 2, (1 + len(_ROLES), width), generator=chance, device="cpu") * 2.0 - 1.0
         signs[0] = 1.0
-        self.register_buffer("signs", signs.to(torch.get_default_device()), persistent=False)
+        self.signs = signs.to(torch.get_default_device())
         self._words: dict[tuple[str, str], tuple[int, list[int]]] = {}
         for name, values in {**OBJECT_VALUES, **EVENT_VALUES}.items():
-            role = name.split("_")[0]
+            part = name.split("_")[0]
+            role = 1 + _ROLES.index(part) if part in _ROLES else 0
             for value in values:
                 if value not in _UNTOLD:
                     said = VERBS[value][0][0] if name == "kind" else value
-                    ids = tokenizer(f" {said}" if name not in _ROLES else said, add_special_tokens=False)["input_ids"]
-                    self._words[name, value] = 1 + _ROLES.index(role) if role in _ROLES else 0, ids
+                    text = said if said.isdigit() else f" {said}"  # as answers have it; digits are tokens of their own
+                    self._words[name, value] = role, tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def forward(self, table: Tensor, scenes: Sequence[Scene], held: Sequence[Held]) -> Tensor:
+    def __call__(self, table: Tensor, scenes: Sequence[Scene], held: Sequence[Held]) -> Tensor:
         """Rows [clips, queries + free, h] of scenes, from a table of embeddings [V, h]."""
         count = self.queries + self.free
         rows: list[int] = []
@@ -82,16 +77,24 @@ class Telling(nn.Module):
     def _of(self, values: Mapping[str, str]) -> list[tuple[int, list[int]]]:
         return [self._words[pair] for pair in values.items() if pair[1] not in _UNTOLD]
 
-    def unsure(self, rng: Random, rows: Tensor) -> Tensor:
-        """The rows with as much noise as they might be seen with, each with an amount of its own.
 
-        That of rows which hold nothing is as large: to a projection they are never quite silent.
-        """
-        noise = torch.Generator(rows.device).manual_seed(rng.getrandbits(32))
-        amount = _UNSURE * torch.rand(*rows.shape[:2], 1, generator=noise, device=rows.device)
-        said = rows.detach() - rows.detach().flatten(0, 1).median(dim=0).values  # most rows hold nothing
-        spread = said[said.abs().amax(dim=-1) > 1e-3 * said.abs().max()].std(dim=0)
-        return rows + amount * spread * torch.randn(rows.shape, generator=noise, device=rows.device)
+def blurred(rng: Random, rows: Tensor, held: Sequence[Held]) -> Tensor:
+    """Told rows with as much noise as they might be seen with, each with an amount of its own.
+
+    That of rows which hold nothing is as large: to a projection they are never quite silent.
+    """
+    noise = torch.Generator(rows.device).manual_seed(rng.getrandbits(32))
+    amount = _UNSURE * torch.rand(*rows.shape[:2], 1, generator=noise, device=rows.device)
+    spread = rows.detach()[_holding(rows, held)].std(dim=0)
+    return rows + amount * spread * torch.randn(rows.shape, generator=noise, device=rows.device)
+
+
+def _holding(rows: Tensor, held: Sequence[Held]) -> Tensor:
+    """Which of the rows [clips, Q, …] hold something, bool [clips, Q]."""
+    holding = torch.zeros(rows.shape[:2], dtype=torch.bool, device=rows.device)
+    for clip, places in enumerate(held):
+        holding[clip, [*places.values()]] = True
+    return holding
 
 
 def hold(rng: Random, scenes: Sequence[Scene], queries: int) -> list[Held]:
@@ -120,15 +123,13 @@ def set_projection(projection: nn.Linear, tokens: Tensor, told: Tensor, held: Se
     Returns:
         Share of the variance of the told rows which hold something that the map explains.
     """
-    weights = torch.full(tokens.shape[:2], _EMPTY_WEIGHT, dtype=torch.double, device=tokens.device)
-    for clip, places in enumerate(held):
-        weights[clip, [*places.values()]] = 1.0
-    x, y, weight = tokens.flatten(0, 1).double(), told.flatten(0, 1).double(), weights.flatten()[:, None]
+    holding = _holding(tokens, held).flatten()
+    x, y = tokens.flatten(0, 1).double(), told.flatten(0, 1).double()
+    weight = holding.double().clamp(min=_EMPTY_WEIGHT)[:, None]
     mean, target = ((weight * rows).sum(dim=0) / weight.sum() for rows in (x, y))
     x, y = weight.sqrt() * (x - mean), weight.sqrt() * (y - target)
     ridge = _RIDGE * x.square().sum(dim=0).mean() * torch.eye(x.shape[1], dtype=x.dtype)
     matrix = torch.linalg.solve(x.T @ x + ridge, x.T @ y)
     projection.weight.copy_(matrix.T)
     projection.bias.copy_(target - mean @ matrix)
-    kept = weight[:, 0] == 1.0
-    return 1.0 - float((y - x @ matrix)[kept].square().sum() / y[kept].square().sum())
+    return 1.0 - float((y - x @ matrix)[holding].square().sum() / y[holding].square().sum())

@@ -102,6 +102,22 @@ def test_answers_ask_for_the_line_that_they_quote_and_cite(words) -> None:
     assert shown("wanted_speaker")[3:6] == [("twelve", "David"), ("▁castle", "David"), ('"', "David")]
 
 
+def test_answers_that_quote_look_at_the_first_word_of_their_line(words) -> None:
+    told = '###Human: [04:18–04:22] Iris: "seven boxes"\n[04:34–04:36] David: "twelve"\n'
+    answers = (' "twelve" [04:34–04:36]', " David [04:34–04:36]", ' "seven boxes" [04:18–04:22]')
+    pieces = [Piece(told)]
+    for answer in answers:
+        pieces += [Piece("###Human: what is said?\n###Assistant:"), Piece(answer, True)]
+    batch = encode_conversations(words, [Conversation((*pieces, Piece("###")), ("t_last", "t_who", "t_first"))], 0)
+    heads, ids = LineHeads(32, words, 4), batch.input_ids[0].tolist()
+    meant = heads.meant(batch, [read_lines(ids, heads.signs)])
+    looks = [(words.decode([ids[copy.place + 1]]).strip(), words.decode([ids[copy.sources[0]]])) for _, copy in meant]
+    assert [(word, source.strip()) for word, source in looks] == [
+        *((word, "twelve") for word in ("", '"', "twelve")),
+        *((word, "seven") for word in ("", '"', "seven")),  # an answer that names the speaker quotes nothing
+    ]
+
+
 def test_lines_are_told_by_their_speakers_who_no_two_share(words) -> None:
     told = "".join(
         f'[04:{second}–04:{second + 3}] {name}: "{line}"\n'

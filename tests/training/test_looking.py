@@ -11,7 +11,7 @@ from videochat_tools.context import clip_caption
 from videochat_tools.training.batches import encode_conversations
 from videochat_tools.training.conversations import Conversation, Piece, converse
 from videochat_tools.training.lines import LineHeads
-from videochat_tools.training.looking import Copy, looking_loss
+from videochat_tools.training.looking import Copy, look_losses
 from videochat_tools.training.reading import Signs, read_lines
 from videochat_tools.training.tokenizers import build_llm_tokenizer
 from videochat_tools.training.world.language import VERBS
@@ -105,13 +105,16 @@ def test_times_are_looked_for_among_those_of_the_frames(words) -> None:
 def test_looking_at_the_right_place_costs_nothing_and_elsewhere_much(words) -> None:
     attention = torch.zeros(1, 3, 4, 4)
     attention[0, :, 3, 1], attention[0, 2, 3, 1] = 1.0, 0.0
-    there, right = looking_loss(attention, [(0, Copy(3, (0, 1)))], slice(0, 2))
-    away, wrong = looking_loss(attention, [(0, Copy(3, (2,)))], slice(0, 2))
+    two, third, copy = slice(0, 2), slice(2, 3), (0, Copy(3, (1,)))
+    (_, there, right), (name, away, wrong), (_, _, elsewhere) = look_losses(
+        attention, [("there", two, [(0, Copy(3, (0, 1)))]), ("away", two, [(0, Copy(3, (2,)))]), ("third", third, [copy])]
+    )
     assert float(there) == 0.0 and right == [1.0]
-    assert float(away) > 10.0 and wrong == [0.0]
-    half, _ = looking_loss((attention + attention.roll(1, dims=3)) / 2, [(0, Copy(3, (1,)))], slice(0, 2))
+    assert name == "away" and float(away) > 10.0 and wrong == [0.0]
+    assert elsewhere == [0.0]  # another head looks elsewhere
+    ((_, half, _),) = look_losses((attention + attention.roll(1, dims=3)) / 2, [("half", two, [copy])])
     assert float(half) == pytest.approx(0.693, abs=1e-3)
-    assert looking_loss(attention, [(0, Copy(3, (1,)))], slice(2, 3))[1] == [0.0]  # another head looks elsewhere
+    assert list(look_losses(attention, [("nothing", two, [])])) == []
 
 
 def test_answers_look_at_what_they_are_about_until_they_cite(words) -> None:

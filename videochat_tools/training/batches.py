@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
@@ -54,6 +54,8 @@ class ConversationBatch:
         kinds: Kind of each answer.
         seen: Numbers of the frames whose times are the answer, or None, for each answer.
         shown: Place of the row of a clip that has to be looked at, or None, for each answer; or empty.
+        compared: Where that is known, what the question named beside what the row holds, see
+            :func:`~videochat_tools.training.claims.compared`; or empty.
     """
 
     input_ids: Tensor
@@ -65,6 +67,7 @@ class ConversationBatch:
     kinds: tuple[str, ...]
     seen: tuple[tuple[int, int] | None, ...]
     shown: tuple[int | None, ...] = ()
+    compared: tuple[Mapping[str, str] | None, ...] = ()
 
 
 def encode_conversations(
@@ -92,6 +95,7 @@ def encode_conversations(
     kinds: list[str] = []
     seen: list[tuple[int, int] | None] = []
     shown: list[int | None] = []
+    compared: list[Mapping[str, str] | None] = []
     for number, conversation in enumerate(conversations):
         row, mask, asked = [tokenizer.bos_token_id], [False], 0
         open_answer, begins = False, dict[int, int]()
@@ -111,6 +115,8 @@ def encode_conversations(
                 seen.append(conversation.seen[asked] if conversation.seen else None)
                 source = conversation.sources[asked] if held and conversation.sources else None
                 shown.append(None if source is None else begins[source[0]] + held[source[0]][source[1]])
+                known = source is not None and conversation.compared
+                compared.append(conversation.compared[asked] if known else None)
                 asked += 1
             open_answer = piece.is_answer
             row.extend(ids)
@@ -129,6 +135,7 @@ def encode_conversations(
         tuple(kinds),
         tuple(seen),
         tuple(shown),
+        tuple(compared),
     )
 
 

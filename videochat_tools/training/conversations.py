@@ -6,11 +6,13 @@ conversation is a list of pieces; those marked as answers are what the loss is t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from videochat_tools.context import NOT_FOUND, cited_answer, clip_line
+from videochat_tools.training.claims import compared
+from videochat_tools.training.slots import tell_events, tell_objects
 from videochat_tools.training.world.choices import ask_choice, ask_when
 from videochat_tools.training.world.dialogues import dialogue
 from videochat_tools.training.world.language import clause, name, verb
@@ -59,13 +61,15 @@ class Conversation:
     """Pieces in order and, for the record, the kind of every question asked.
 
     Of every question, or of none: ``seen``, the numbers of the frames whose times are the answer; ``sources``, the
-    clip by its number and the object or event in it that have to be looked at.
+    clip by its number and the object or event in it that have to be looked at; ``compared``, what the question named
+    beside what is true of that (:func:`~videochat_tools.training.claims.compared`).
     """
 
     pieces: tuple[Piece, ...]
     kinds: tuple[str, ...]
     seen: tuple[tuple[int, int] | None, ...] = ()
     sources: tuple[tuple[int, Source] | None, ...] = ()
+    compared: tuple[Mapping[str, str] | None, ...] = ()
 
 
 def dense_text(rng: Random, scene: Scene) -> str:
@@ -153,13 +157,26 @@ def converse(
     lines: list[tuple[int | str, TimeSpan | None, str]] = [
         (dense_text(rng, scene) if numbers is None else numbers[i], spans[i], said[i]) for i, scene in enumerate(scenes)
     ]
-    shown = () if numbers is None else tuple(_shown(question, place, numbers) for question, place in asked)
+    shown: tuple[tuple[int, Source] | None, ...] = ()
+    claims: tuple[Mapping[str, str] | None, ...] = ()
+    if numbers is not None:
+        shown = tuple(_shown(question, place, numbers) for question, place in asked)
+        claims = tuple(_compared(one, words, scenes) for one, (words, _) in zip(asked, rounds, strict=True))
     return Conversation(
         tuple(assemble(lines, rounds)),
         tuple(question.kind for question, _ in asked),
         tuple(question.seen for question, _ in asked),
         shown,
+        claims,
     )
+
+
+def _compared(asked: tuple[Question, int | None], words: str, scenes: Sequence[Scene]) -> Mapping[str, str] | None:
+    question, place = asked
+    if place is None or question.source is None:
+        return None
+    kind, number = question.source
+    return compared(words, question.answer, (tell_objects if kind == "object" else tell_events)(scenes[place])[number])
 
 
 def _shown(question: Question, place: int | None, numbers: Sequence[int]) -> tuple[int, Source] | None:

@@ -11,8 +11,8 @@ not found the way to letters and speakers. Linear heads ask for these steps; the
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, groupby
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,8 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from videochat_tools.training.batches import ConversationBatch
-from videochat_tools.training.looking import Copies, Copy, looking_loss
+from videochat_tools.training.claims import ASKED, NOT_TRUE, SEEN, SLOTS
+from videochat_tools.training.looking import Copies, Copy, look_losses, thinned
 from videochat_tools.training.reading import Line, Reading, Signs, begin_seconds, read_lines, read_times
 
 __all__ = ["LineHeads"]
@@ -38,6 +39,7 @@ _FRAME, _FRAME_WANTED = "frame", "wanted_frame"  # number of a frame by its time
 _ENDS_WANTED = ("wanted_begin", "wanted_end")  # the same of both, where an answer in times begins
 _ASKED = 192  # places of each kind in a batch, at most; an output layer over all would take half the time
 _WEIGHT = 0.15  # of each question, beside the loss of answers
+_WEIGHTS = {NOT_TRUE: 0.45}  # of those that count for more: most answers deny nothing
 _LOOK_WEIGHT = 0.3  # of where answers look
 _COPYING, _LED = slice(0, 2), slice(2, 4)  # heads of the last layer: of what is copied, of what is known of a line
 _SEEING = slice(0, 2)  # heads of the two layers after the middle, which look at the clip
@@ -69,6 +71,9 @@ class LineHeads(nn.Module):
         # What is wanted is found before; the last layer looks up the rest of it.
         self.layers |= dict.fromkeys((_WANTED, _FRAME_WANTED, *_OF_ANSWERS), layers - 1)
         self.layers[_OWN] = max(layers - 2, 1)
+        # Before the row of a clip is looked at, after, and after both are compared.
+        self.layers |= {f"{ASKED}{slot}": layers // 2 for slot in SLOTS}
+        self.layers |= {f"{SEEN}{slot}": layers // 2 + 1 for slot in SLOTS} | {NOT_TRUE: layers - 1}
         heads = {name: nn.Linear(width, width, bias=False) for name in self.layers}
         for name, head in heads.items():  # those that ask for another word than the one they look at start with no idea
             (nn.init.eye_ if name == _OWN else nn.init.zeros_)(head.weight)
@@ -89,36 +94,50 @@ class LineHeads(nn.Module):
             attentions: The attention weights of its layers [B, heads, L, L].
             batch: The rows.
         """
-        losses, right = [states[0].sum() * 0.0], {}
-        norm = language_model.model.norm
         readings = [read_lines(ids, self.signs) for ids in batch.input_ids.tolist()]
         copied = self.copied(batch, readings)
         words = [one for one in copied if not one[1].led]
-        for name, asked in (self.ask(batch, readings) | {_OWN: _sources(batch, words)}).items():
-            if not asked:
-                continue
-            rows, places, wanted = zip(*asked[:: -(-len(asked) // _ASKED)], strict=True)
-            seen = states[self.layers[name]][list(rows), list(places)]
-            # As long as what the output layer reads: else the states would have to grow before a head could tell.
-            seen = F.rms_norm(seen, seen.shape[-1:], norm.weight.detach(), norm.variance_epsilon)
-            table = language_model.lm_head.weight
-            if not self.teaches:
-                seen, table = seen.detach(), table.detach()
-            logits = F.linear(self.heads[name](seen), table).float()
-            target = torch.tensor(wanted)
-            losses.append(_WEIGHT * F.cross_entropy(logits, target))
-            right[f"l_{name}"] = (logits.argmax(-1) == target).float().tolist()
-        layers = len(attentions)
-        for name, told, heads, where in (
-            ("look", words, _COPYING, [layers - 1]),
-            ("idle", _elsewhere(batch, words), _COPYING, [layers - 1]),
-            ("led", [one for one in copied if one[1].led], _LED, [layers - 1]),
-            ("see", self.shown(batch), _SEEING, sorted({layers // 2, min(layers // 2 + 1, layers - 2)})),
-        ):
-            for layer in where if told else []:
-                loss, right[f"l_{name}_{layer}"] = looking_loss(attentions[layer], told, heads)
+        asked = self.ask(batch, readings) | {_OWN: _sources(batch, words)}
+        losses, right = [states[0].sum() * 0.0], {}
+        for layer in dict.fromkeys(self.layers.values()):
+            names = [name for name, of in self.layers.items() if of == layer and asked[name]]
+            here = {name: thinned(asked[name], _ASKED) for name in names}
+            for name, loss, told in self._answer(language_model, states[layer], here) if here else ():
+                losses.append(_WEIGHTS.get(name, _WEIGHT) * loss)
+                right[f"l_{name}"] = told
+        shown, last = self.shown(batch), len(attentions) - 1
+        middle = sorted({len(attentions) // 2, min(len(attentions) // 2 + 1, last - 1)})
+        looks = [
+            (last, "look", _COPYING, words),
+            (last, "idle", _COPYING, _elsewhere(batch, words)),
+            (last, "led", _LED, [one for one in copied if one[1].led]),
+            (middle[-1], "line", _SEEING, self.meant(batch, readings)),
+            *((layer, "see", _SEEING, shown) for layer in middle),
+        ]
+        for layer in (last, *middle):
+            for name, loss, told in look_losses(
+                attentions[layer], [(name, heads, told) for of, name, heads, told in looks if of == layer and told]
+            ):
                 losses.append(_LOOK_WEIGHT * loss)
+                right[f"l_{name}_{layer}"] = told
         return torch.stack(losses).sum(), right
+
+    def _answer(
+        self, language_model: PreTrainedModel, states: Tensor, asked: Mapping[str, Sequence[tuple[int, int, int]]]
+    ) -> Iterator[tuple[str, Tensor, list[float]]]:
+        """Of each question to the states [B, L, h] of one layer its name, its loss and what was right."""
+        rows, places, wanted = zip(*chain.from_iterable(asked.values()), strict=True)
+        norm, table = language_model.model.norm, language_model.lm_head.weight
+        # Taken out once for all questions, since the gradient of each time is as large as the states. As long as what
+        # the output layer reads: else the states would have to grow before a head could tell.
+        seen = states[list(rows), list(places)]
+        seen = F.rms_norm(seen, seen.shape[-1:], norm.weight.detach(), norm.variance_epsilon)
+        if not self.teaches:
+            seen, table = seen.detach(), table.detach()
+        sizes = [*map(len, asked.values())]
+        for name, of, target in zip(asked, seen.split(sizes), torch.tensor(wanted).split(sizes), strict=True):
+            logits = F.linear(self.heads[name](of), table).float()
+            yield name, F.cross_entropy(logits, target), (logits.argmax(-1) == target).float().tolist()
 
     def copied(self, batch: ConversationBatch, readings: Sequence[Reading]) -> list[tuple[int, Copy]]:
         """Row, and what is copied in it."""
@@ -150,6 +169,18 @@ class LineHeads(nn.Module):
                 told.append((row, Copy(place, (source,))))
         return told
 
+    def meant(self, batch: ConversationBatch, readings: Sequence[Reading]) -> list[tuple[int, Copy]]:
+        """Row, and the first word of the line of a transcript that an answer is about to quote."""
+        told = []
+        targets: dict[int, list[int]] = defaultdict(list)
+        for row, place in batch.places.tolist():
+            targets[row].append(place)
+        for row, (ids, reading) in enumerate(zip(batch.input_ids.tolist(), readings, strict=True)):
+            spoken = [line for line in reading.lines if line.time is not None]
+            for (before, _, _), line in self._cited(ids, spoken, targets[row]):
+                told += [(row, Copy(place, (line.words[0],))) for place in before]
+        return told
+
     def ask(self, batch: ConversationBatch, readings: Sequence[Reading]) -> dict[str, list[tuple[int, int, int]]]:
         """For every question row, place and the token that is right."""
         asked: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
@@ -157,9 +188,13 @@ class LineHeads(nn.Module):
             asked[_FRAME_WANTED] += [(row, place, self.signs.numbers[frame]) for place in range(first - 1, last, 2)]
         begun = set[int]()
         for place, answer in zip(batch.places.tolist(), batch.answers.tolist(), strict=True):
-            seen = batch.seen[answer]
-            if seen is not None and answer not in begun:
-                begun.add(answer)
+            if answer in begun:
+                continue
+            begun.add(answer)
+            seen, compared = batch.seen[answer], batch.compared[answer] if batch.compared else None
+            for name, word in (compared or {}).items():
+                asked[name].append((*place, self.signs.vocabulary[f"▁{word}"]))
+            if seen is not None:
                 _add(asked, _ENDS_WANTED, place[0], place[1:], [self.signs.numbers[frame] for frame in seen])
         targets: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for (row, place), target in zip(batch.places.tolist(), batch.targets.tolist(), strict=True):

@@ -19,15 +19,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from videochat_tools.training.reading import Signs
 
-__all__ = ["Copies", "Copy", "looking_loss"]
+__all__ = ["Copies", "Copy", "look_losses", "thinned"]
 
+_T = TypeVar("_T")
 _LEAST = 1e-12  # of an attention weight that a logarithm is taken of
 _ASKED = 384  # places in a batch, at most
 _REACH = 20  # from the beginning of a line of a transcript to its first word: time, name and signs
@@ -139,18 +140,32 @@ def _occurrences(text: str, run: str, end: int) -> Iterator[int]:
         place = text.find(run, place + 1, end)
 
 
-def looking_loss(attention: Tensor, copies: Sequence[tuple[int, Copy]], heads: slice) -> tuple[Tensor, list[float]]:
+def thinned(told: Sequence[_T], most: int) -> Sequence[_T]:
+    """Every second, third, … of them, so that there are at most so many."""
+    return told[:: -(-len(told) // most)]
+
+
+def look_losses(
+    attention: Tensor, looks: Sequence[tuple[str, slice, Sequence[tuple[int, Copy]]]]
+) -> Iterator[tuple[str, Tensor, list[float]]]:
     """Cross-entropy of the places that some heads look at, and whether they look there for the most part.
 
     Args:
         attention: Weights of a layer [B, heads, L, L].
-        copies: Row, and what is copied in it.
-        heads: That are told.
+        looks: A name, the heads that are told, and row and copy of what they have to look at.
+
+    Yields:
+        Name, loss, and for every copy whether it is looked at.
     """
-    kept = copies[:: -(-len(copies) // _ASKED)]
-    seen = attention[[row for row, _ in kept], heads, [copy.place for _, copy in kept]].float()  # [n, heads, L]
-    right = torch.zeros(seen.shape[0], seen.shape[-1])
-    for number, (_, copy) in enumerate(kept):
-        right[number, list(copy.sources)] = 1.0
-    there = (seen * right[:, None]).sum(dim=-1)
-    return -there.clamp_min(_LEAST).log().mean(), (there.mean(dim=-1) > 0.5).float().tolist()
+    told = [(name, heads, thinned(copies, _ASKED)) for name, heads, copies in looks if copies]
+    if not told:
+        return
+    # Taken out once for all, since the gradient of each time is as large as the weights.
+    places = [(row, copy.place) for _, _, copies in told for row, copy in copies]
+    rows = attention[[row for row, _ in places], :, [place for _, place in places]]  # [n, heads, L]
+    for (name, heads, copies), seen in zip(told, rows.split([len(copies) for *_, copies in told]), strict=True):
+        right = torch.zeros(len(copies), seen.shape[-1])
+        for number, (_, copy) in enumerate(copies):
+            right[number, list(copy.sources)] = 1.0
+        there = (seen[:, heads].float() * right[:, None]).sum(dim=-1)
+        yield name, -there.clamp_min(_LEAST).log().mean(), (there.mean(dim=-1) > 0.5).float().tolist()

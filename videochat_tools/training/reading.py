@@ -57,7 +57,7 @@ class Signs:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        vocabulary = tokenizer.get_vocab()
+        vocabulary = self.vocabulary = tokenizer.get_vocab()
         self.letters = {vocabulary[letter] for letter in LETTERS}
         self.speakers = {vocabulary[f"▁{name}"] for name in SPEAKERS}
         self.stop = vocabulary["###"]

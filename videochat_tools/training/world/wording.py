@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from random import Random
 
-__all__ = ["reworded"]
+__all__ = ["OTHER_WORDS", "PAST_TENSE", "reworded"]
 
-_PAST = {
+PAST_TENSE = {
     "appears": "appeared",
     "are": "were",
     "blinks": "blinked",
@@ -35,7 +35,7 @@ _PAST = {
     "turns": "turned",
     "vanishes": "vanished",
 }
-_OTHER = (
+OTHER_WORDS = (
     ("bumps into", "bumps"),
     ("bump into", "bump"),
     ("moves behind", "goes behind"),
@@ -47,7 +47,7 @@ def reworded(rng: Random, question: str) -> str:
     """The question in other words, or as it is where only its own words will do: those of a speaker, or options."""
     if "\n" in question or '"' in question or " about " in question:
         return question
-    for usual, other in _OTHER:
+    for usual, other in OTHER_WORDS:
         if rng.random() < 0.5:
             question = question.replace(usual, other)
     if rng.random() < 0.5:
@@ -55,4 +55,4 @@ def reworded(rng: Random, question: str) -> str:
     words = re.split(r"(\W+)", question)
     if {"did", "was"} & set(words):  # in the past already
         return question
-    return "".join("do" if word == "do" and "does" in words else _PAST.get(word, word) for word in words)
+    return "".join("do" if word == "do" and "does" in words else PAST_TENSE.get(word, word) for word in words)

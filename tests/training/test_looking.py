@@ -107,7 +107,8 @@ def test_looking_at_the_right_place_costs_nothing_and_elsewhere_much(words) -> N
     attention[0, :, 3, 1], attention[0, 2, 3, 1] = 1.0, 0.0
     two, third, copy = slice(0, 2), slice(2, 3), (0, Copy(3, (1,)))
     (_, there, right), (name, away, wrong), (_, _, elsewhere) = look_losses(
-        attention, [("there", two, [(0, Copy(3, (0, 1)))]), ("away", two, [(0, Copy(3, (2,)))]), ("third", third, [copy])]
+        attention,
+        [("there", two, [(0, Copy(3, (0, 1)))]), ("away", two, [(0, Copy(3, (2,)))]), ("third", third, [copy])],
     )
     assert float(there) == 0.0 and right == [1.0]
     assert name == "away" and float(away) > 10.0 and wrong == [0.0]

@@ -4,8 +4,10 @@ The letter of an option and the name of a speaker stand before the words that a 
 several steps, none of which pays without the others: every word has to learn the mark of its line, what is quoted in
 a question has to find its line and take over what is known there, and an answer has to know which option is wanted
 before it can look for it. So it is with a line that is to be quoted and cited, and with the times of a clip's frames:
-which of them it is, and which of them begins and ends what is asked about. Left to the answers alone, 3,000 steps had
-not found the way to letters and speakers. Linear heads ask for these steps; they are left behind when training ends.
+which of them it is, and which of them begins and ends what is asked about. And so it is with what a question takes for
+granted of a clip: what it named has to be compared with what is there (:mod:`~videochat_tools.training.claims`). Left
+to the answers alone, 3,000 steps had not found the way to letters and speakers. Linear heads ask for these steps; they
+are left behind when training ends.
 """
 
 from __future__ import annotations
@@ -114,7 +116,7 @@ class LineHeads(nn.Module):
             (middle[-1], "line", _SEEING, self.meant(batch, readings)),
             *((layer, "see", _SEEING, shown) for layer in middle),
         ]
-        for layer in (last, *middle):
+        for layer in sorted({last, *middle}):
             for name, loss, told in look_losses(
                 attentions[layer], [(name, heads, told) for of, name, heads, told in looks if of == layer and told]
             ):

@@ -9,7 +9,7 @@ import pytest
 from videochat_tools.context import NOT_FOUND
 from videochat_tools.training.claims import compared
 from videochat_tools.training.conversations import converse
-from videochat_tools.training.slots import tell_events, tell_objects
+from videochat_tools.training.slots import tell_source
 from videochat_tools.training.tokenizers import build_llm_tokenizer
 from videochat_tools.training.world.questions import DENIED, ask
 from videochat_tools.training.world.scene import Scene, sample_scene
@@ -64,10 +64,9 @@ def _denied(rng: Random, scene: Scene, kind: str) -> tuple[bool, str | None] | N
     question = ask(rng, scene, kind)
     if question is None or question.source is None or question.answer not in ("no", NOT_FOUND):
         return None
-    part, number = question.source
-    values = (tell_objects if part == "object" else tell_events)(scene)[number]
     asked = reworded(rng, question.question)
-    return " before " in asked or " after " in asked, compared(asked, question.answer, values).get("not_true")
+    words = compared(asked, question.answer, tell_source(scene, question.source))
+    return " before " in asked or " after " in asked, words.get("not_true")
 
 
 @pytest.mark.parametrize("kind", ["yesno", "mistaken"])

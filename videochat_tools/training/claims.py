@@ -37,6 +37,10 @@ def compared(question: str, answer: str, values: Mapping[str, str]) -> dict[str,
         answer: Without what it cites.
         values: True of the object or event, as :func:`~videochat_tools.training.slots.tell_objects` and ``tell_events``
             have them.
+
+    Returns:
+        By the names of the heads' questions, :data:`ASKED` and :data:`SEEN` before each of :data:`SLOTS` that is named
+        or told, and :data:`NOT_TRUE`, where it can be told which word that is.
     """
     named, told = _named(_OPTIONS.sub("", question)), _told(values)
     words = {f"{ASKED}{slot}": named[slot][0] for slot in SLOTS if named.get(slot)}

@@ -12,7 +12,7 @@ from random import Random
 
 from videochat_tools.context import NOT_FOUND, cited_answer, clip_line
 from videochat_tools.training.claims import compared
-from videochat_tools.training.slots import tell_events, tell_objects
+from videochat_tools.training.slots import tell_source
 from videochat_tools.training.world.choices import ask_choice, ask_when
 from videochat_tools.training.world.dialogues import dialogue
 from videochat_tools.training.world.language import clause, name, verb
@@ -175,8 +175,7 @@ def _compared(asked: tuple[Question, int | None], words: str, scenes: Sequence[S
     question, place = asked
     if place is None or question.source is None:
         return None
-    kind, number = question.source
-    return compared(words, question.answer, (tell_objects if kind == "object" else tell_events)(scenes[place])[number])
+    return compared(words, question.answer, tell_source(scenes[place], question.source))
 
 
 def _shown(question: Question, place: int | None, numbers: Sequence[int]) -> tuple[int, Source] | None:

@@ -44,7 +44,7 @@ _WEIGHT = 0.15  # of each question, beside the loss of answers
 _WEIGHTS = {NOT_TRUE: 0.45}  # of those that count for more: most answers deny nothing
 _LOOK_WEIGHT = 0.3  # of where answers look
 _COPYING, _LED = slice(0, 2), slice(2, 4)  # heads of the last layer: of what is copied, of what is known of a line
-_SEEING = slice(0, 2)  # heads of the two layers after the middle, which look at the clip
+_SEEING = slice(0, 2)  # heads of the two layers after the middle, which look at the clip, or at the line
 
 
 class LineHeads(nn.Module):
@@ -118,7 +118,7 @@ class LineHeads(nn.Module):
         ]
         for layer in sorted({last, *middle}):
             for name, loss, told in look_losses(
-                attentions[layer], [(name, heads, told) for of, name, heads, told in looks if of == layer and told]
+                attentions[layer], [(name, heads, told) for of, name, heads, told in looks if of == layer]
             ):
                 losses.append(_LOOK_WEIGHT * loss)
                 right[f"l_{name}_{layer}"] = told
@@ -173,15 +173,11 @@ class LineHeads(nn.Module):
 
     def meant(self, batch: ConversationBatch, readings: Sequence[Reading]) -> list[tuple[int, Copy]]:
         """Row, and the first word of the line of a transcript that an answer is about to quote."""
-        told = []
-        targets: dict[int, list[int]] = defaultdict(list)
-        for row, place in batch.places.tolist():
-            targets[row].append(place)
-        for row, (ids, reading) in enumerate(zip(batch.input_ids.tolist(), readings, strict=True)):
-            spoken = [line for line in reading.lines if line.time is not None]
-            for (before, _, _), line in self._cited(ids, spoken, targets[row]):
-                told += [(row, Copy(place, (line.words[0],))) for place in before]
-        return told
+        return [
+            (row, Copy(place, (line.words[0],)))
+            for row, (before, _, _), line in self._all_cited(batch, readings)
+            for place in before
+        ]
 
     def ask(self, batch: ConversationBatch, readings: Sequence[Reading]) -> dict[str, list[tuple[int, int, int]]]:
         """For every question row, place and the token that is right."""
@@ -224,12 +220,23 @@ class LineHeads(nn.Module):
                 told = [line for line in reading.lines if line.mark == target and line.words[0] <= place]
                 if told and told[-1].time is None:
                     asked[_WANTED].append((row, place, _telling(reading.lines, told[-1], ids)))
-            for places, line in self._cited(ids, spoken, [place for place, _ in targets[row]]):
-                for name, where, value in zip(
-                    _OF_ANSWERS, places, (ids[line.words[0]], line.time, line.mark), strict=True
-                ):
-                    _add(asked, (name,), row, where, (value,))
+        for row, places, line in self._all_cited(batch, readings):
+            values = (int(batch.input_ids[row, line.words[0]]), line.time, line.mark)
+            for name, where, value in zip(_OF_ANSWERS, places, values, strict=True):
+                _add(asked, (name,), row, where, (value,))
         return asked
+
+    def _all_cited(
+        self, batch: ConversationBatch, readings: Sequence[Reading]
+    ) -> Iterator[tuple[int, tuple[list[int], ...], Line]]:
+        """Each row before what :meth:`_cited` finds in it."""
+        places: dict[int, list[int]] = defaultdict(list)
+        for row, place in batch.places.tolist():
+            places[row].append(place)
+        for row, (ids, reading) in enumerate(zip(batch.input_ids.tolist(), readings, strict=True)):
+            spoken = [line for line in reading.lines if line.time is not None]
+            for where, line in self._cited(ids, spoken, places[row]):
+                yield row, where, line
 
     def _cited(
         self, ids: Sequence[int], spoken: Sequence[Line], places: Sequence[int]

@@ -46,6 +46,7 @@ __all__ = [
     "TextHeads",
     "tell_events",
     "tell_objects",
+    "tell_source",
     "tells_plot",
 ]
 
@@ -216,6 +217,12 @@ def tell_events(scene: Scene) -> list[dict[str, str]]:
     """Of every event its values of :data:`EVENT_VALUES`."""
     places = _PLACES[:1] if len(scene.events) == 1 else _PLACES[1:]
     return [_event(scene, event, place) for event, place in zip(scene.events, places, strict=False)]
+
+
+def tell_source(scene: Scene, source: Source) -> dict[str, str]:
+    """What is true of one object or event."""
+    kind, number = source
+    return (tell_objects if kind == "object" else tell_events)(scene)[number]
 
 
 def _event(scene: Scene, event: Event, place: str) -> dict[str, str]:

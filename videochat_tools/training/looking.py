@@ -12,8 +12,8 @@ as good to look at these. What is read there is not the word itself, so other he
 
 So it is with clips: each object and each event has a row of its own (:mod:`~videochat_tools.training.slots`), and heads
 in the middle are told which of them a question is about. Without this the answers read all rows at once: after six runs
-the heads of the upper four layers still spread their weight over 12 to 58 places (docs/experiments.md). The same heads are
-told the first word of the line of a transcript that is about to be quoted.
+the heads of the upper four layers still spread their weight over 12 to 58 places (docs/experiments.md). The same heads
+are told the first word of the line of a transcript that is about to be quoted.
 """
 
 from __future__ import annotations

@@ -13,11 +13,12 @@ from random import Random
 from videochat_tools.context import NOT_FOUND, cited_answer, clip_line
 from videochat_tools.training.claims import compared
 from videochat_tools.training.slots import tell_source
+from videochat_tools.training.syllabus import ALL, Syllabus
 from videochat_tools.training.world.choices import ask_choice, ask_when
 from videochat_tools.training.world.dialogues import dialogue
 from videochat_tools.training.world.language import clause, name, verb
 from videochat_tools.training.world.narration import narrate, random_words
-from videochat_tools.training.world.questions import KINDS, Question, Source, ask, describe
+from videochat_tools.training.world.questions import Question, Source, ask, describe
 from videochat_tools.training.world.scene import COLOURS, FRAMES, HELD_OUT, SHAPES, Scene
 from videochat_tools.training.world.wording import reworded
 from videochat_tools.types import TimeSpan, format_timecode
@@ -25,25 +26,6 @@ from videochat_tools.types import TimeSpan, format_timecode
 __all__ = ["Conversation", "Piece", "assemble", "converse", "dense_text"]
 
 _HERE = "<VideoHere>"
-# How often each kind is asked: those that are learned late more often.
-_WEIGHTS = {
-    "colour": 3.0,
-    "shape": 3.0,
-    "size": 1.0,
-    "texture": 1.0,
-    "direction": 3.0,
-    "motion": 7.0,
-    "count": 3.0,
-    "which": 6.0,
-    "order": 8.0,
-    "yesno": 6.0,
-    "absent": 4.0,
-    "mistaken": 11.0,
-}
-_CHOICE_SHARE = 0.25  # of the questions about one clip
-_WHEN_SHARE = 0.3
-_REWORDED = 0.4  # of the questions, as far as they have another wording; half of these are in the past tense
-_POOL = tuple(kind for kind, weight in _WEIGHTS.items() for _ in range(int(weight * 2)))
 _COMPARABLE = ("colour", "shape", "direction", "count", "which", "motion", "order", "texture")
 
 
@@ -121,6 +103,7 @@ def converse(
     turns: int = 4,
     kinds: Sequence[str] = (),
     any_pair: bool = False,
+    syllabus: Syllabus = ALL,
 ) -> Conversation:
     """A conversation about one to three clips.
 
@@ -131,6 +114,7 @@ def converse(
         turns: Questions to ask, if as many are possible.
         kinds: Ask only these kinds.
         any_pair: Whether the clips may show any pair of colour and shape, also one that is held out.
+        syllabus: How often what is asked.
     """
     timed = len(scenes) > 1 or rng.random() < 0.5
     # What no clip shows may be denied in words only: denied of clips, it would never be seen in one.
@@ -138,21 +122,21 @@ def converse(
     spans: list[TimeSpan | None] = [*_spans(rng, scenes)] if timed else [None] * len(scenes)
     said, topics = _say(rng, len(scenes))
     asked: list[tuple[Question, int | None]] = []
-    pool = tuple(kinds) or _POOL
+    pool = tuple(kinds) or _pool(syllabus)
     if not kinds and all(len(scene.events) > 1 for scene in scenes):  # few scenes allow it, and it is learned last
-        pool += ("order",) * (len(_POOL) // 2)
+        pool += ("order",) * int(len(pool) * syllabus.order)
     if len(scenes) == 1 and rng.random() < 0.4:
         asked = [(question, 0) for question in dialogue(rng, scenes[0], turns, pool, unspoken)]
     for _ in range(turns * 4):
         if len(asked) >= turns:
             break
-        drawn = _draw(rng, scenes, spans, said, topics, pool, unspoken)
+        drawn = _draw(rng, scenes, spans, said, topics, pool, unspoken, syllabus)
         if drawn is not None and all(drawn[0].question != other.question for other, _ in asked):
             asked.append(drawn)
     rounds = []
     for question, place in asked:
         span = None if place is None or question.answer == NOT_FOUND else spans[place]
-        words = reworded(rng, question.question) if rng.random() < _REWORDED else question.question
+        words = reworded(rng, question.question) if rng.random() < syllabus.reworded else question.question
         rounds.append((words, cited_answer(question.answer, span)))
     lines: list[tuple[int | str, TimeSpan | None, str]] = [
         (dense_text(rng, scene) if numbers is None else numbers[i], spans[i], said[i]) for i, scene in enumerate(scenes)
@@ -169,6 +153,11 @@ def converse(
         shown,
         claims,
     )
+
+
+def _pool(syllabus: Syllabus) -> tuple[str, ...]:
+    """Every kind as often as it weighs, in halves."""
+    return tuple(kind for kind, weight in syllabus.kinds.items() for _ in range(round(weight * 2)))
 
 
 def _compared(asked: tuple[Question, int | None], words: str, scenes: Sequence[Scene]) -> Mapping[str, str] | None:
@@ -211,6 +200,7 @@ def _draw(
     topics: Sequence[str],
     pool: Sequence[str],
     unspoken: frozenset[tuple[str, str]],
+    syllabus: Syllabus,
 ) -> tuple[Question, int | None] | None:
     """One question that exactly one of the clips (or none) can answer, and the number of that clip."""
     place = rng.randrange(len(scenes))
@@ -218,13 +208,13 @@ def _draw(
     if any(said) and rng.random() < 0.15:
         return _draw_said(rng, scenes, spans, said, topics)
     span = spans[place]
-    if span is not None and scene.events and rng.random() < _WHEN_SHARE:
+    if span is not None and scene.events and rng.random() < syllabus.when:
         timed = ask_when(rng, scene, span, rng.choice(scene.events))
         return (timed, place) if _only(timed.facts, scenes, place) else None
     if len(scenes) == 1:
         if rng.random() < 0.03:
             return describe(rng, scene), place
-        choose = rng.random() < _CHOICE_SHARE
+        choose = rng.random() < syllabus.choice
         question = ask_choice(rng, scene) if choose else ask(rng, scene, rng.choice(pool), unspoken)
         return None if question is None else (question, place)
     if rng.random() < 0.08:
@@ -286,6 +276,3 @@ def _draw_said(
     if sum(1 for words in said if words) > 1:
         return None
     return Question("said", rng.choice(("what is said?", "what do they say?")), answer, frozenset()), place
-
-
-assert set(_WEIGHTS) == set(KINDS)

@@ -47,6 +47,7 @@ from videochat_tools.training.recipe import (
     clip_format,
 )
 from videochat_tools.training.slots import SlotHeads
+from videochat_tools.training.syllabus import ALL, BEGINNING, Syllabus
 from videochat_tools.training.telling import Telling, blurred, hold
 from videochat_tools.training.tokenizers import build_llm_tokenizer, build_qformer_tokenizer
 from videochat_tools.training.warm_start import grow, read_folder, read_rope_theta, read_vocabulary
@@ -66,12 +67,7 @@ _TOLD_SHARE = 0.35  # of the rows of a step of the language stage that are about
 _EXTRA_CLIPS = (0.94, 0.05, 0.01)  # how often a conversation is about one, two or three clips
 
 
-# What is practised on text alone: from nothing, what the rest is built on; beside clips, what these do not teach.
-_FIRST_DRILLS = {"copy": 0.15, "binding": 0.15, "options": 0.12, "call": 0.16, "transcript": 0.32, "scene": 0.1}
-_DRILLS = {"copy": 0.05, "binding": 0.04, "options": 0.06, "call": 0.42, "transcript": 0.33, "scene": 0.1}
-
-
-def language_conversations(rng: Random, count: int, shares: Mapping[str, float] = _DRILLS) -> list[Conversation]:
+def language_conversations(rng: Random, count: int, syllabus: Syllabus = ALL) -> list[Conversation]:
     """Rows of text, each kind in its share."""
     drills = {
         "copy": copy_drill,
@@ -79,16 +75,16 @@ def language_conversations(rng: Random, count: int, shares: Mapping[str, float] 
         "options": option_drill,
         "call": tool_drill,
         "transcript": transcript_drill,
-        "scene": _scene_in_words,
+        "scene": lambda rng: _scene_in_words(rng, syllabus),
     }
-    rows = [drills[kind](rng) for kind in rng.choices([*shares], [*shares.values()], k=count)]
+    rows = [drills[kind](rng) for kind in rng.choices([*syllabus.drills], [*syllabus.drills.values()], k=count)]
     return [row for row in rows if row.kinds]
 
 
-def _scene_in_words(rng: Random) -> Conversation:
+def _scene_in_words(rng: Random, syllabus: Syllabus) -> Conversation:
     """Any pair of colour and shape: what is held out is held out from sight, not from speech."""
     count = rng.choices((1, 2, 3), (0.85, 0.12, 0.03))[0]
-    return converse(rng, [_told_scene(rng) for _ in range(count)], None)
+    return converse(rng, [_told_scene(rng) for _ in range(count)], None, syllabus=syllabus)
 
 
 def _told_scene(rng: Random) -> Scene:
@@ -146,10 +142,10 @@ def train_language(
         lines.teaches = loop.progress > (_HEADS_ALONE if start else _FIRST_ALONE)
         if angles is not None:
             angles.slide(loop.progress / _SLIDING)
-        shares = _FIRST_DRILLS if start is None else _DRILLS
+        syllabus = BEGINNING if start is None else ALL
         told = tell_scenes(rng, telling, model.get_input_embeddings().weight, round(_TOLD_SHARE * batch))
-        conversations = language_conversations(rng, batch - len(told.scenes), shares)
-        conversations += instruct_conversations(rng, told, len(told.scenes))
+        conversations = language_conversations(rng, batch - len(told.scenes), syllabus)
+        conversations += instruct_conversations(rng, told, len(told.scenes), syllabus)
         loss, right = language_loss(model, tokenizer, conversations, lines, told)
         loop.update(loss, right)
 
@@ -224,7 +220,7 @@ class InstructModel(nn.Module):
         self.lines = LineHeads(text.hidden_size, words, text.num_hidden_layers)
 
 
-def instruct_conversations(rng: Random, clips: ClipRows, count: int) -> list[Conversation]:
+def instruct_conversations(rng: Random, clips: ClipRows, count: int, syllabus: Syllabus = ALL) -> list[Conversation]:
     """Conversations about the clips of a batch, one to three clips each."""
     rows, scenes = [], clips.scenes
     for number in range(count):
@@ -233,7 +229,7 @@ def instruct_conversations(rng: Random, clips: ClipRows, count: int) -> list[Con
         places += rng.sample([place for place in range(len(scenes)) if place != places[0]], extra)
         rng.shuffle(places)
         retold = bool(clips.retold) and all(clips.retold[place] for place in places)
-        rows.append(converse(rng, [scenes[place] for place in places], places, any_pair=retold))
+        rows.append(converse(rng, [scenes[place] for place in places], places, any_pair=retold, syllabus=syllabus))
     return [row for row in rows if row.kinds]
 
 
@@ -245,6 +241,7 @@ def instruct_loss(
     *,
     rows: int,
     text_rows: int,
+    syllabus: Syllabus = ALL,
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
     """Loss of fresh conversations about clips, and of a few rows of text against forgetting.
 
@@ -255,11 +252,12 @@ def instruct_loss(
         clips: As the Q-Former tells of them; where nothing says which token holds what, the slot heads are asked.
         rows: Conversations about them.
         text_rows: Conversations of text alone.
+        syllabus: How often what is asked.
     """
     tokens = clips.tokens
     held = clips.held or trained.slots.find(tokens, clips.scenes)
     model = trained.network
-    conversations = instruct_conversations(rng, clips, rows)
+    conversations = instruct_conversations(rng, clips, rows, syllabus)
     total = LossSum()
     values: dict[str, float | Tensor] = {}
     with half_precision():
@@ -274,7 +272,8 @@ def instruct_loss(
         values |= {"slots": slots, **told_of}
         loss = loss + _SLOT_WEIGHT * slots
     if text_rows:
-        kept, told = language_loss(model.language_model, words, language_conversations(rng, text_rows), trained.lines)
+        text = language_conversations(rng, text_rows, syllabus)
+        kept, told = language_loss(model.language_model, words, text, trained.lines)
         values["text_loss"] = kept
         values |= {f"text_{name}": share for name, share in told.items()}
         loss = loss + _TEXT_WEIGHT * kept
@@ -373,7 +372,8 @@ def train_instruct(
             drawn = [draw_clip(rng, form) for _ in range(rows)]
             tokens = tell_clips(model, pieces, see_clips(model, drawn, form), choice=rng.random() < _CHOICE_SHARE)
             shown = ClipRows(tokens, [clip.scene for clip in drawn])
-        loss, values = instruct_loss(trained, words, rng, shown, rows=rows, text_rows=text_rows)
+        syllabus = BEGINNING.towards(ALL, loop.progress) if from_school else ALL
+        loss, values = instruct_loss(trained, words, rng, shown, rows=rows, text_rows=text_rows, syllabus=syllabus)
         loop.update(loss, values)
     if not process:
         model.save_pretrained(folder / "chat")

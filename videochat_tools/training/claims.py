@@ -21,7 +21,7 @@ from videochat_tools.training.world.wording import OTHER_WORDS, PAST_TENSE
 __all__ = ["ASKED", "NOT_TRUE", "SEEN", "SLOTS", "compared"]
 
 ASKED, SEEN, NOT_TRUE = "asked_", "seen_", "not_true"
-SLOTS = ("colour", "shape", "deed", "whom_colour", "whom_shape")
+SLOTS = ("colour", "shape", "deed", "whom_colour", "whom_shape", "size", "texture")
 _FITS = "yes"  # stands for the word that does not fit where all do
 _MOVE = "move"  # a deed that "in which direction" takes for granted
 _DENIALS = ("no", NOT_FOUND)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
@@ -84,7 +85,13 @@ def join_processes() -> int:
     if not distributed.is_available() or not distributed.is_torchelastic_launched():
         return 0
     distributed.init_process_group("gloo")
+    atexit.register(_leave_processes)
     return distributed.get_rank()
+
+
+def _leave_processes() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 class Loop:
@@ -142,6 +149,8 @@ class Loop:
                 last_save = last = time.monotonic()
         self._report()
         self.save()
+        if self._together:  # who leaves while another still listens to it makes that one fail
+            distributed.barrier()
 
     def update(self, loss: Tensor, values: Mapping[str, float | Tensor]) -> None:
         """One optimiser step; ``values`` are averaged into the log."""

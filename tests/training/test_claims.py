@@ -55,6 +55,14 @@ def test_what_a_question_names_is_found_and_what_of_it_does_not_fit(question, an
     assert words.get("seen_deed") == {"bump": "bumps", "left": "left", "grow": "grows"}.get(values.get("kind", ""))
 
 
+def test_sizes_and_textures_are_asked_for_too() -> None:
+    words = compared("what colour is the large square?", "green", _THING)
+    assert words["asked_size"] == words["seen_size"] == "large" and words["seen_texture"] == "striped"
+    assert "asked_texture" not in words
+    offered = compared("is the green square small or large?", "large", _THING)
+    assert "asked_size" not in offered and offered["seen_size"] == "large"
+
+
 def test_a_colour_without_a_name_is_not_told() -> None:
     words = compared("what shape is the small object?", "square", _THING | {"colour": "#a05c10", "size": "small"})
     assert "seen_colour" not in words and words["seen_shape"] == "square"

@@ -19,7 +19,7 @@ class Syllabus:
 
     Attributes:
         kinds: Weight of each kind of question about a clip (:data:`~videochat_tools.training.world.questions.KINDS`).
-        order: Further questions about the order of two events, where there are two, beside all others.
+        order: Further questions about the order of two events, where there are two, as a share of all others.
         choice: Share of multiple choice in the questions about one clip.
         when: Share of questions for times, where times are told.
         reworded: Share of questions put in other words, as far as they have another wording.

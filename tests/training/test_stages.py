@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from statistics import mean
 
 import pytest
 import torch
@@ -218,11 +219,16 @@ def test_clips_that_are_watched_once_are_told_of_in_both_ways(pieces) -> None:
         said, meant = (clip[:8].float() @ objects.T for clip in (told, kept))
         assert _change(said, meant) < 0.3 < _change(told[:8], kept[:8])  # what no head asks for is mixed with another's
 
-    def eventful(scenes: Sequence[Scene]) -> float:
-        return sum(len(scene.events) > 1 for scene in scenes) / len(scenes)
+    def shares(scenes: Sequence[Scene]) -> list[float]:
+        return [mean(len(scene.events) > 1 for scene in scenes), mean(map(_has_meeting, scenes))]
 
     drawn = [scene for number in range(40) for scene in bank.draw(Random(number), 5, choice=False).scenes]
-    assert eventful(drawn) > eventful(scenes) + 0.1  # which of two events is asked about has to be found
+    for often, as_they_are in zip(shares(drawn), shares(scenes), strict=True):
+        assert often > as_they_are + 0.1  # which of two events is asked about, and to whom, has to be found
+
+
+def _has_meeting(scene: Scene) -> bool:
+    return any(event.target is not None for event in scene.events)
 
 
 def _change(told: torch.Tensor, kept: torch.Tensor) -> float:

@@ -31,7 +31,9 @@ log = logging.getLogger(__name__)
 _CHOICE = ChoicePrompt()  # what the Q-Former reads where MVBench asks
 _BLUR = 0.15  # noise on the clips, in their standard deviations, so that they are not learned by heart
 _RETOLD = 0.4  # share of the clips that are told with other looks
-_EVENTFUL = 0.45  # share of the draws from clips with two events: with one, it need not be found
+# Shares of the draws from clips with two events (with one, it need not be found), from those in which one object meets
+# another (a quarter of all, and most is to be compared there), and from all.
+_OFTEN = (0.4, 0.3, 0.3)
 _FITTED = 4_096  # clips that a projection is fitted to
 _FIT_STEPS, _FIT_CLIPS, _FIT_RATE = 600, 64, 0.02  # of slot heads
 
@@ -110,6 +112,7 @@ class TokenBank:
         self.tokens = torch.cat(parts[0]), torch.cat(parts[1])
         self._blur = _BLUR * self.tokens[0].float().std(dim=(0, 1))  # of each channel [h]
         self._eventful = [place for place, scene in enumerate(self.scenes) if len(scene.events) > 1]
+        self._meetings = [place for place, scene in enumerate(self.scenes) if _has_meeting(scene)]
         self._held: Sequence[Held] = ()
         self._retelling: Retelling | None = None
         self._directions: tuple[tuple[slice, Tensor], ...] = ()
@@ -149,16 +152,16 @@ class TokenBank:
     def draw(self, rng: Random, count: int, *, choice: bool) -> ClipRows:
         """Clips of the bank, their tokens a little blurred.
 
-        Clips with two events come more often than they are. Once the slot heads were asked, some are told with other
-        looks, and what these heads do not go by is mixed with another clip's: answers are to stand on what linear heads
-        can read, not on the rest, by which a clip can be learned by heart.
+        Clips with two events, or with a meeting, come more often than they are. Once the slot heads were asked, some
+        are told with other looks, and what these heads do not go by is mixed with another clip's: answers are to stand
+        on what linear heads can read, not on the rest, by which a clip can be learned by heart.
 
         ``choice``: as MVBench tells the Q-Former.
         """
         places = rng.sample(range(len(self.scenes)), count)
-        for number in range(count if self._eventful else 0):
-            other = rng.choice(self._eventful)
-            if rng.random() < _EVENTFUL and other not in places:
+        often = rng.choices((self._eventful, self._meetings, ()), _OFTEN, k=count)
+        for number, others in enumerate(often):
+            if others and (other := rng.choice(others)) not in places:
                 places[number] = other
         tokens = self.tokens[choice][places]
         scenes = [replace(self.scenes[place]) for place in places]  # copies: their facts are not to be kept
@@ -175,3 +178,7 @@ class TokenBank:
             change = torch.rand(*here.shape[:2], 1) * (here.roll(1, dims=0) - here)
             tokens[:, rows] += (change - change @ directions.T @ directions).to(tokens)
         return ClipRows(tokens, scenes, held, retold)
+
+
+def _has_meeting(scene: Scene) -> bool:
+    return any(event.target is not None for event in scene.events)

@@ -18,15 +18,14 @@ from videochat_tools.training.world.language import VERBS
 from videochat_tools.training.world.scene import INTERACTIONS
 from videochat_tools.training.world.wording import OTHER_WORDS, PAST_TENSE
 
-__all__ = ["ASKED", "NOT_TRUE", "SEEN", "SLOTS", "compared"]
+__all__ = ["ASKED", "NOT_TRUE", "SEEN", "SLOTS", "WHOM", "compared"]
 
-ASKED, SEEN, NOT_TRUE = "asked_", "seen_", "not_true"
+ASKED, SEEN, NOT_TRUE, WHOM = "asked_", "seen_", "not_true", "whom_"
 SLOTS = ("colour", "shape", "deed", "whom_colour", "whom_shape", "size", "texture")
 _FITS = "yes"  # stands for the word that does not fit where all do
 _MOVE = "move"  # a deed that "in which direction" takes for granted
 _DENIALS = ("no", NOT_FOUND)
 _OPTIONS = re.compile(r"\nOptions:.*", re.DOTALL)
-_WHOM = "whom_"
 
 
 def compared(question: str, answer: str, values: Mapping[str, str]) -> dict[str, str]:
@@ -61,7 +60,7 @@ def _told(values: Mapping[str, str]) -> dict[str, str]:
     for slot, allowed in OBJECT_VALUES.items():
         for name, value in (
             (slot, values.get(slot) or values.get(f"who_{slot}")),
-            (f"{_WHOM}{slot}", values.get(f"{_WHOM}{slot}")),
+            (f"{WHOM}{slot}", values.get(f"{WHOM}{slot}")),
         ):
             if value in allowed:
                 told[name] = value
@@ -79,7 +78,7 @@ def _named(question: str) -> dict[str, list[str]]:
                 who, whom = text[: found.start()], text[found.end() :]
             text = text.replace(phrase, "")
     named: dict[str, list[str]] = {}
-    for prefix, part in (("", who), (_WHOM, whom)):
+    for prefix, part in (("", who), (WHOM, whom)):
         for slot, values in OBJECT_VALUES.items():
             offered = slot in ("size", "texture") and " or " in question  # to choose from
             named[f"{prefix}{slot}"] = [] if offered else [word for word in part.split() if word in values]

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from videochat_tools.training.batches import ConversationBatch
-from videochat_tools.training.claims import ASKED, NOT_TRUE, SEEN, SLOTS
+from videochat_tools.training.claims import ASKED, NOT_TRUE, SEEN, SLOTS, WHOM
 from videochat_tools.training.looking import Copies, Copy, look_losses, thinned
 from videochat_tools.training.reading import Line, Reading, Signs, begin_seconds, read_lines, read_times
 
@@ -41,7 +41,8 @@ _FRAME, _FRAME_WANTED = "frame", "wanted_frame"  # number of a frame by its time
 _ENDS_WANTED = ("wanted_begin", "wanted_end")  # the same of both, where an answer in times begins
 _ASKED = 192  # places of each kind in a batch, at most; an output layer over all would take half the time
 _WEIGHT = 0.15  # of each question, beside the loss of answers
-_WEIGHTS = {NOT_TRUE: 0.45}  # of those that count for more: most answers deny nothing
+# Of those that count for more: most answers deny nothing, and few are about what is done to another object.
+_WEIGHTS = {NOT_TRUE: 0.45, f"{SEEN}{WHOM}colour": 0.45, f"{SEEN}{WHOM}shape": 0.45}
 _LOOK_WEIGHT = 0.3  # of where answers look
 _COPYING, _LED = slice(0, 2), slice(2, 4)  # heads of the last layer: of what is copied, of what is known of a line
 _SEEING = slice(0, 2)  # heads of the two layers after the middle, which look at the clip, or at the line

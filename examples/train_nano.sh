@@ -15,7 +15,6 @@ python=${PYTHON:-python}
 set -- --size "$size" --seed "$seed" --device "${DEVICE:-cpu}"
 clips=$("$python" -c "print(max(int(12000 * min($scale, 1)), 64))")  # that each process of the last stage watches, once
 asked=$("$python" -c "print(min(int(20000 * $scale) + 1, 2000))")  # questions of a kind, in the evaluation
-denied=$("$python" -c "print(min(int(1000 * $scale) + 1, 300))")  # the same, where the readiness to deny is fitted
 films=$("$python" -c "print(min(int(100 * $scale) + 2, 12))")  # that are calibrated on
 processes=$([ "${DEVICE:-cpu}" = cpu ] && echo 2 || echo 1)
 minutes() { "$python" -c "print($1 * $scale)"; }
@@ -31,6 +30,5 @@ wait "$sight"
 "$python" -m videochat_tools.training.bundle --align "$folder/align/state.pt" --chat "$folder/chat/state.pt" \
     --max-clips 1 --folder "$folder/nano" --size "$size"
 "$python" -m videochat_tools.evaluation.calibrate --retrieval "$folder/nano/retrieval" --videos "$films"
-"$python" -m videochat_tools.evaluation.refusals --chat "$folder/nano/chat" --questions "$denied"
 "$python" -m videochat_tools.evaluation.nano --retrieval "$folder/nano/retrieval" --chat "$folder/nano/chat" \
     --clips "$asked" --probes "$asked" --questions "$asked"

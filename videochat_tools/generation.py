@@ -14,9 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoProcessor, SequenceBiasLogitsProcessor
-from transformers.utils import GENERATION_CONFIG_NAME
+from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
 from videochat_tools.constrained import Guide, Vocabulary
@@ -59,7 +57,6 @@ class ChatNetwork:
         self.stop_texts = self.processor.template.stop_texts
         rule = PositionRule.of(config.text_config)
         self.prefix_cache = PrefixCache(rule)
-        self._bias = _sequence_bias(self.model, folder)
         # Frequencies that change with the length are state of the network: one step at a time.
         self.running: Any = nullcontext() if rule == PositionRule() else threading.Lock()
         logger.info("loaded %s on %s", folder, self.device)
@@ -75,12 +72,6 @@ class ChatNetwork:
         """Ids of a piece of text in the middle of a prompt."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
-
-    def biased(self, logits: Tensor, ids: Sequence[int]) -> Tensor:
-        """Logits [vocabulary] of the token after these ids, with the ``sequence_bias`` of the model's folder."""
-        if self._bias is None:
-            return logits
-        return self._bias(torch.tensor([list(ids)], device=logits.device), logits[None])[0]
 
     def text(self, ids: Sequence[int]) -> str:
         """Text of the ids of a reply."""
@@ -210,25 +201,6 @@ def _load(folder: Path, device: torch.device) -> ClipChatModel:
     if device.type != "cpu" and (half := language_dtype(folder)) is not None:
         loaded.language_model.to(half)
     return loaded
-
-
-def _sequence_bias(model: ClipChatModel, folder: Path) -> SequenceBiasLogitsProcessor | None:
-    """What the generation config adds to the logits of some tokens, as ``generate`` would.
-
-    Raises:
-        ModelLoadError: It is not as transformers wants it, or names tokens that the model does not have.
-    """
-    biases, size = getattr(model.generation_config, "sequence_bias", None), model.config.text_config.vocab_size
-    if biases is None:
-        return None
-    try:
-        SequenceBiasLogitsProcessor(biases)(torch.zeros(1, 0, dtype=torch.long), torch.zeros(1, size))
-    except (TypeError, ValueError, IndexError) as error:
-        raise ModelLoadError(
-            f"{folder / GENERATION_CONFIG_NAME}: sequence_bias must be pairs of token ids, from 0 to {size - 1}, and a "
-            f"float, such as [[[480], 0.5]], got {biases!r}; mend or remove it"
-        ) from error
-    return SequenceBiasLogitsProcessor(biases)  # one that has not laid its numbers on a device yet
 
 
 def language_dtype(folder: Path) -> torch.dtype | None:

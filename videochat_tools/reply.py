@@ -141,7 +141,7 @@ class Reply:
             else:
                 generator.manual_seed(settings.seed)
         kept = network.prefix_cache
-        ids, places = list(self._prompt.ids), list(self._prompt.places)
+        places = list(self._prompt.places)
         length, cache = kept.take(places) if settings.reuse else (0, kept.new())
         self.prefilled_tokens = len(places) - length
         try:
@@ -153,13 +153,12 @@ class Reply:
                 with torch.inference_mode(), network.running:
                     output = network.model(**step, cache=cache, use_cache=True, logits_to_keep=1)
                     cache = output[CACHE_NAME]
-                    logits = network.biased(output.logits[0, -1].float(), ids)
+                    logits = output.logits[0, -1].float()
                     if guide is not None and guide.active:
                         token = guide.take(_pick(guide.allowed(logits), settings, generator), self._room - number)
                     else:
                         token = _pick(logits, settings, generator)
                 places.append(token)
-                ids.append(token)
                 yield token
                 step = {"input_ids": torch.tensor([[token]], device=network.device)}
         finally:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
-import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -45,15 +43,6 @@ def test_bad_files_are_told_apart(model: ChatVideoChat, tmp_path: Path) -> None:
     inline = base64.b64encode((tmp_path / "text.mp4").read_bytes()).decode()
     with pytest.raises(UnreadableMediaError, match="the inline picture is no readable picture .of no known kind."):
         model.invoke(ask(create_image_block(base64=inline, mime_type="image/png")))
-
-
-@pytest.mark.parametrize("bias", [[], [[480, 0.5]], [[[4], 1]], [[[99_999], 0.5]]])
-def test_a_bias_of_words_that_do_not_exist(tiny_chat: Path, tmp_path: Path, bias: list[Any]) -> None:
-    folder = shutil.copytree(tiny_chat, tmp_path / "biased")
-    config = folder / "generation_config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"sequence_bias": bias}))
-    with pytest.raises(ModelLoadError, match=r"biased.generation_config\.json: sequence_bias must be .* from 0 to \d+"):
-        ChatVideoChat(model=str(folder)).invoke("tell me")
 
 
 def test_a_cut_off_video_is_told_or_answered_from_what_is_left(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
     from videochat_tools.chat_model import ChatVideoChat
     from videochat_tools.engine import ClipTokens
-    from videochat_tools.generation import ChatNetwork
-
-    # Messages, and the clip tokens of their visuals in order.
-    Conversation = tuple[Sequence[BaseMessage], Sequence[ClipTokens]]
 
 __all__ = [
     "ASKED_KINDS",
@@ -38,11 +34,9 @@ __all__ = [
     "TEXT_ONLY",
     "Asked",
     "about_clip",
-    "about_clips",
     "ask_about_clips",
     "draw_questions",
     "hit_of",
-    "leads_of",
     "reply_to_all",
     "score_replies",
     "watch_scenes",
@@ -113,19 +107,18 @@ def ask_about_clips(chat: ChatVideoChat, scenes: Sequence[Scene], asked: Sequenc
 
     ``view`` is one of :data:`~videochat_tools.evaluation.held_out.VIEWS`, or :data:`TEXT_ONLY`.
     """
-    return reply_to_all(chat, about_clips(chat, scenes, asked, view))
-
-
-def about_clips(chat: ChatVideoChat, scenes: Sequence[Scene], asked: Sequence[Asked], view: str) -> list[Conversation]:
-    """The conversations that :func:`ask_about_clips` gets its replies to."""
     from langchain_core.messages import HumanMessage
 
     if view == TEXT_ONLY:
-        return [([HumanMessage(each.question.question)], []) for each in asked]
+        return reply_to_all(chat, [([HumanMessage(each.question.question)], []) for each in asked])
     tokens = watch_scenes(chat, scenes, sorted({each.clip for each in asked}), view)
-    return [
-        (about_clip(chat, each.clip, scenes[each.clip], each.question.question), [tokens[each.clip]]) for each in asked
-    ]
+    return reply_to_all(
+        chat,
+        [
+            (about_clip(chat, each.clip, scenes[each.clip], each.question.question), [tokens[each.clip]])
+            for each in asked
+        ],
+    )
 
 
 def about_clip(
@@ -135,48 +128,21 @@ def about_clip(
     return clip_messages([hit_of(clip, scene)], question, history, frames=chat.engine.told_frames)
 
 
-def reply_to_all(chat: ChatVideoChat, conversations: Sequence[Conversation]) -> list[str]:
-    """What ``chat.invoke`` says to each conversation, greedy, many at a time."""
-    network = chat.engine.network
-    replies = [""] * len(conversations)
-    for numbers, inputs in _batches(network, conversations):
-        made = network.model.generate(
-            **inputs,
-            do_sample=False,
-            max_new_tokens=MAX_TOKENS,
-            eos_token_id=sorted(network.stop_ids),
-        )
-        width = inputs["input_ids"].shape[1]
-        for number, row in zip(numbers, made[:, width:].tolist(), strict=True):
-            replies[number] = network.processor.template.clean_answer(network.tokenizer.decode(row))
-    return replies
+def reply_to_all(
+    chat: ChatVideoChat, conversations: Sequence[tuple[Sequence[BaseMessage], Sequence[ClipTokens]]]
+) -> list[str]:
+    """What ``chat.invoke`` says to each conversation, greedy, many at a time.
 
-
-def leads_of(chat: ChatVideoChat, conversations: Sequence[Conversation], token: int) -> npt.NDArray[np.float32]:
-    """By how much a token is the likeliest to begin each reply, float32 [conversations].
-
-    Its logit less that of the best other one, as the network has them, before anything is added to them.
+    Args:
+        chat: The chat model.
+        conversations: Messages, and the clip tokens of their visuals in order.
     """
-    network = chat.engine.network
-    leads = np.zeros(len(conversations), np.float32)
-    for numbers, inputs in _batches(network, conversations):
-        made = network.model.generate(
-            **inputs, do_sample=False, max_new_tokens=1, return_dict_in_generate=True, output_logits=True
-        )
-        logits = made.logits[0].float()
-        own = logits[:, token].clone()
-        logits[:, token] = -float("inf")
-        leads[numbers] = (own - logits.amax(dim=-1)).cpu().numpy()
-    return leads
-
-
-def _batches(network: ChatNetwork, conversations: Sequence[Conversation]) -> Iterator[tuple[list[int], dict[str, Any]]]:
-    """Numbers of some conversations of much the same length, and what ``generate`` takes for them."""
     import torch
 
     from videochat_tools.content import read_messages
     from videochat_tools.generation import render_turns
 
+    network = chat.engine.network
     prompts = []
     for messages, clips in conversations:
         ids, places = network.processor.tokenize_prompt(
@@ -184,6 +150,7 @@ def _batches(network: ChatNetwork, conversations: Sequence[Conversation]) -> Ite
             [len(tokens) // network.tokens_per_view for tokens in clips],
         )
         prompts.append((ids, places, clips))
+    replies = [""] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda number: len(prompts[number][0]))  # little padding
     for start in range(0, len(order), BATCH):
         numbers = order[start : start + BATCH]
@@ -200,16 +167,19 @@ def _batches(network: ChatNetwork, conversations: Sequence[Conversation]) -> Ite
         )
         mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in padding])
         shown = [tokens for _, _, clips in batch for tokens in clips]
-        yield (
-            numbers,
-            {
-                "input_ids": rows.to(network.device),
-                "attention_mask": mask.to(network.device),
-                "visual_mask": marks.to(network.device),
-                "clip_tokens": torch.from_numpy(np.stack(shown)).float().to(network.device) if shown else None,
-                "pad_token_id": filler,
-            },
+        made = network.model.generate(
+            input_ids=rows.to(network.device),
+            attention_mask=mask.to(network.device),
+            visual_mask=marks.to(network.device),
+            clip_tokens=torch.from_numpy(np.stack(shown)).float().to(network.device) if shown else None,
+            do_sample=False,
+            max_new_tokens=MAX_TOKENS,
+            eos_token_id=sorted(network.stop_ids),
+            pad_token_id=filler,
         )
+        for number, row in zip(numbers, made[:, width:].tolist(), strict=True):
+            replies[number] = network.processor.template.clean_answer(network.tokenizer.decode(row))
+    return replies
 
 
 def watch_scenes(

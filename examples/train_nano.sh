@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make a nano from nothing: 138 minutes of training on two cores, then its evaluation. Every stage takes up its run where
+# Make a nano from nothing: 150 minutes of training on two cores, then its evaluation. Every stage takes up its run where
 # it was stopped. The bundled one had more time, its language above all: models/nano/MODEL_CARD.md compares the two.
 #   sh examples/train_nano.sh [FOLDER] [SCALE] [SIZE] [SEED]
 # SCALE multiplies all times: 0.01 makes a rehearsal, in which less is measured, too (all of it from 0.1 on).
@@ -19,14 +19,14 @@ films=$("$python" -c "print(min(int(100 * $scale) + 2, 12))")  # that are calibr
 processes=$([ "${DEVICE:-cpu}" = cpu ] && echo 2 || echo 1)
 minutes() { "$python" -c "print($1 * $scale)"; }
 
-"$python" -m videochat_tools.training.align --folder "$folder/align" --minutes "$(minutes 72)" --rate 0.4 "$@" &
+"$python" -m videochat_tools.training.align --folder "$folder/align" --minutes "$(minutes 56)" --rate 0.4 "$@" &
 sight=$!
-"$python" -m videochat_tools.training.instruct language --folder "$folder/language" --minutes "$(minutes 72)" \
+"$python" -m videochat_tools.training.instruct language --folder "$folder/language" --minutes "$(minutes 56)" \
     --rate 0.2 --hold 0.6 "$@"
 wait "$sight"
 "$python" -m torch.distributed.run --standalone --nproc_per_node "$processes" -m videochat_tools.training.instruct \
     instruct --folder "$folder/chat" --align "$folder/align/state.pt" --language "$folder/language/state.pt" \
-    --minutes "$(minutes 66)" --rate 0.15 --hold 0.3 --bank "$clips" --rows 8 --text-rows 8 "$@"
+    --minutes "$(minutes 94)" --rate 0.15 --hold 0.3 --bank "$clips" --rows 8 --text-rows 8 "$@"
 "$python" -m videochat_tools.training.bundle --align "$folder/align/state.pt" --chat "$folder/chat/state.pt" \
     --max-clips 1 --folder "$folder/nano" --size "$size"
 "$python" -m videochat_tools.evaluation.calibrate --retrieval "$folder/nano/retrieval" --videos "$films"
